@@ -18,6 +18,7 @@ enum sp_err {
 	SP_E_CLOSED = -1011,    // the other side ended it
 	SP_E_CRYPTO = -1012,    // the cryptographic library failed
 	SP_E_AGAIN = -1013,     // more input is needed
+	SP_E_KEY = -1014,       // signed by a key that is not trusted here
 };
 
 // Text for `err`, never NULL; a static string or strerror's.
