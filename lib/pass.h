@@ -17,7 +17,7 @@
 #define SP_PASS_USER_MAX     64 // bytes of text, without the NUL
 #define SP_PASS_WORD_MAX     32 // tier and each group
 #define SP_PASS_GROUPS_MAX   16
-#define SP_PASS_BODY_MAX     777
+#define SP_PASS_BODY_MAX     710
 #define SP_PASS_BLOB_MAX     (SP_PASS_BODY_MAX + SP_SIGNED_OVERHEAD)
 #define SP_PASS_SKEW_S       90 // how far clocks may be apart
 
