@@ -8,25 +8,25 @@
 // receiver's word. What must survive a crash lies in the arena's records (lib/arena.h);
 // everything in here can be rebuilt from them.
 //
-// Re-entrancy: ops may call sp_stream_* and sp_flow_* of the object they are called for and
-// sp_session_open*, but never sp_session_input, _output, _tick, _attach, _detach or _free.
-// Times are microseconds of one monotonic clock.
+// Re-entrancy: ops may call sp_stream_* and sp_flow_* of the object they are called for
+// and sp_session_open*, but never sp_session_input, _output, _tick, _attach, _detach or
+// _free. Times are microseconds of one monotonic clock.
 #ifndef SP_SESSION_H
 #define SP_SESSION_H
-
-#include "lib/addr.h"
-#include "lib/err.h"
-#include "lib/reason.h"
 
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/uio.h>
 
+#include "lib/addr.h"
+#include "lib/err.h"
+#include "lib/reason.h"
+
 #define SP_SESSION_ID_BYTES 16
-#define SP_SLOTS 8
+#define SP_SLOTS            8
 #define SP_RECORD_PLAIN_MAX 16366 // plaintext of one record (PROTOCOL.md section 5)
-#define SP_DATAGRAM_MAX 16000     // payload of one datagram
+#define SP_DATAGRAM_MAX     16000 // payload of one datagram
 
 struct sp_arena;
 struct sp_session;
@@ -39,14 +39,17 @@ enum sp_role { SP_ROLE_CLIENT, SP_ROLE_WORKER };
 struct sp_session_ops {
 	// Worker: dial `target` for a new stream; answer later or at once with
 	// sp_stream_opened or sp_stream_reset.
-	void (*stream_open)(void *ctx, struct sp_stream *st, const struct sp_target *target);
+	void (*stream_open)(void *ctx, struct sp_stream *st,
+			    const struct sp_target *target);
 	// Client: the exit reached the destination; `bound` is the exit's address.
-	void (*stream_opened)(void *ctx, struct sp_stream *st, const struct sp_target *bound);
-	// Hand bytes to the sink (destination socket, application socket). Returns how many
-	// were taken, 0..len; fewer than len means "blocked": the engine keeps the rest and
-	// tries again at sp_stream_sink_ready. A failed sink calls sp_stream_reset and
-	// returns 0.
-	size_t (*stream_sink)(void *ctx, struct sp_stream *st, const uint8_t *buf, size_t len);
+	void (*stream_opened)(void *ctx, struct sp_stream *st,
+			      const struct sp_target *bound);
+	// Hand bytes to the sink (destination socket, application socket). Returns how
+	// many were taken, 0..len; fewer than len means "blocked": the engine keeps the
+	// rest and tries again at sp_stream_sink_ready. A failed sink calls
+	// sp_stream_reset and returns 0.
+	size_t (*stream_sink)(void *ctx, struct sp_stream *st, const uint8_t *buf,
+			      size_t len);
 	// All bytes were taken and the peer ended its direction: shutdown(SHUT_WR).
 	void (*stream_sink_fin)(void *ctx, struct sp_stream *st);
 	// Room has appeared after sp_stream_reserve gave none: read the source again.
@@ -59,7 +62,8 @@ struct sp_session_ops {
 	// Worker: a new datagram flow. Client: not called.
 	void (*flow_open)(void *ctx, struct sp_flow *fl, const struct sp_target *target);
 	void (*flow_data)(void *ctx, struct sp_flow *fl, const uint8_t *buf, size_t len);
-	// Ended by the peer or the engine (eviction); not after the program's sp_flow_close.
+	// Ended by the peer or the engine (eviction); not after the program's
+	// sp_flow_close.
 	void (*flow_closed)(void *ctx, struct sp_flow *fl, enum sp_reason reason);
 
 	// Client: a carrier is in use (fresh: the worker had no session of this id).
@@ -67,8 +71,8 @@ struct sp_session_ops {
 	// Client: a TICKET frame; `index` counts them on this slot's carrier.
 	void (*ticket)(void *ctx, unsigned slot, unsigned index, uint32_t lifetime_s,
 		       const uint8_t *ticket, size_t len);
-	// Client: the carrier in `slot` is silent although something is due from it; called
-	// once per silence. Open another in another slot.
+	// Client: the carrier in `slot` is silent although something is due from it;
+	// called once per silence. Open another in another slot.
 	void (*stalled)(void *ctx, unsigned slot);
 	void (*goaway)(void *ctx, enum sp_reason reason, uint64_t deadline_ms);
 	// Client: the worker ended the session. Worker: never called.
@@ -79,19 +83,20 @@ struct sp_session_ops {
 
 // How the engine reaches the carrier in a slot; given at attach, called with `link`.
 struct sp_slot_ops {
-	// sp_session_output would give something now. Called once until output was called.
+	// sp_session_output would give something now. Called once until output was
+	// called.
 	void (*wake)(void *link);
-	// The engine wants this carrier closed (superseded, protocol error, session freed).
-	// The engine has already detached it. Flush what sp_session_output gives for it
-	// first: nothing; the CLOSE frame is sent by the caller's own last record.
+	// The engine wants this carrier closed (superseded, protocol error, session
+	// freed). The engine has already detached it. Flush what sp_session_output gives
+	// for it first: nothing; the CLOSE frame is sent by the caller's own last record.
 	void (*close)(void *link, enum sp_reason reason);
 };
 
 struct sp_session_limits {
-	uint32_t max_streams;           // live streams; an OPEN beyond is reset STREAM_LIMIT
-	uint32_t max_flows;             // live datagram flows; beyond, the stalest idle goes
-	uint32_t stream_window_bytes;   // most credit a stream gets (4 MiB)
-	uint32_t session_window_bytes;  // sum of credit over the guaranteed 4 KiB (32 MiB)
+	uint32_t max_streams; // live streams; an OPEN beyond is reset STREAM_LIMIT
+	uint32_t max_flows;   // live datagram flows; beyond, the stalest idle goes
+	uint32_t stream_window_bytes;  // most credit a stream gets (4 MiB)
+	uint32_t session_window_bytes; // sum of credit over the guaranteed 4 KiB (32 MiB)
 	uint32_t datagram_budget_bytes; // queued datagrams of the session (512 KiB)
 	uint32_t flow_idle_ms;          // a flow without traffic is closed (30 s)
 };
@@ -104,6 +109,9 @@ struct sp_session_options {
 	struct sp_session_limits limits;
 	const struct sp_session_ops *ops; // outlives the session
 	void *ctx;
+	// The program's current time (its loop keeps it), read by calls that take no
+	// time.
+	const uint64_t *clock_us;
 };
 
 // Makes a session with no carrier. 0 and *ret; -ENOMEM; SP_E_LIMIT: no record is free.
@@ -112,7 +120,8 @@ int sp_session_new(const struct sp_session_options *opt, uint64_t now_us,
 // Frees the session, its streams and flows: stream_closed and flow_closed are called with
 // `reason` for each, slot_ops.close for each carrier. NULL is fine.
 void sp_session_free(struct sp_session *s, enum sp_reason reason);
-// Index of the session's record in the arena, where the program keeps device key and pass.
+// Index of the session's record in the arena, where the program keeps device key and
+// pass.
 uint32_t sp_session_record(const struct sp_session *s);
 const uint8_t *sp_session_id(const struct sp_session *s); // 16 bytes
 void sp_session_set_limits(struct sp_session *s, const struct sp_session_limits *limits);
@@ -120,12 +129,13 @@ void sp_session_set_limits(struct sp_session *s, const struct sp_session_limits 
 // ---- carriers ----
 
 // Client: joins a new carrier in `slot` (0..7), raising the epoch; what sp_session_output
-// gives for the slot begins with ATTACH and RESUME. An older carrier of the slot is closed.
-void sp_session_attach_client(struct sp_session *s, unsigned slot, const struct sp_slot_ops *ops,
-			      void *link, uint64_t now_us);
-// Client, resume with a ticket: the frames for the first flight (ATTACH, then RESUME as far
-// as they fit), to be called once, directly after _attach_client; output goes on from there.
-// Returns their length, at most cap; cap >= 64.
+// gives for the slot begins with ATTACH and RESUME. An older carrier of the slot is
+// closed.
+void sp_session_attach_client(struct sp_session *s, unsigned slot,
+			      const struct sp_slot_ops *ops, void *link, uint64_t now_us);
+// Client, resume with a ticket: the frames for the first flight (ATTACH, then RESUME as
+// far as they fit), to be called once, directly after _attach_client; output goes on from
+// there. Returns their length, at most cap; cap >= 64.
 size_t sp_session_hello(struct sp_session *s, unsigned slot, uint8_t *buf, size_t cap,
 			uint64_t now_us);
 
@@ -137,27 +147,35 @@ struct sp_attach { // the ATTACH frame
 // Worker: reads the ATTACH frame that begins the plaintext of a carrier's first record or
 // of a resume flight. Returns its length; SP_E_MALFORMED, SP_E_TRUNCATED.
 int sp_attach_parse(const uint8_t *buf, size_t len, struct sp_attach *ret) SP_MUST_CHECK;
-// Worker: joins the carrier. `fresh`: the session was made for it. 0; SP_E_STALE: the epoch
-// does not rise (nothing changed; close the carrier with STALE_EPOCH). Afterwards hand the
-// bytes behind ATTACH to sp_session_input.
+// Worker: joins the carrier. `fresh`: the session was made for it. 0; SP_E_STALE: the
+// epoch does not rise (nothing changed; close the carrier with STALE_EPOCH). Afterwards
+// hand the bytes behind ATTACH to sp_session_input.
 int sp_session_attach_worker(struct sp_session *s, const struct sp_attach *at, bool fresh,
 			     const struct sp_slot_ops *ops, void *link,
 			     uint64_t now_us) SP_MUST_CHECK;
-// Worker: a ticket for the carrier in `slot`, sent right after ATTACHED; at most 2, len <=
-// 512; call directly after _attach_worker.
+// Worker: a ticket for the carrier in `slot`, sent right after ATTACHED; at most 2, len
+// <= 512; call directly after _attach_worker.
 int sp_session_add_ticket(struct sp_session *s, unsigned slot, uint32_t lifetime_s,
 			  const uint8_t *ticket, size_t len) SP_MUST_CHECK;
 // The carrier in `slot` died. Does nothing if the slot is empty or holds another link.
-void sp_session_detach(struct sp_session *s, unsigned slot, const void *link, uint64_t now_us);
+void sp_session_detach(struct sp_session *s, unsigned slot, const void *link,
+		       uint64_t now_us);
 
-// One opened record from the carrier in `slot`. 0; or a negative error, and the carrier must
-// be closed: SP_E_PROTOCOL or SP_E_MALFORMED -> CLOSE(protocol); SP_E_CLOSED: the peer sent
-// CLOSE, *ret_reason says why. With *ret_rekey true the next record comes under the next key.
-int sp_session_input(struct sp_session *s, unsigned slot, const uint8_t *plain, size_t len,
-		     uint64_t now_us, bool *ret_rekey, enum sp_reason *ret_reason) SP_MUST_CHECK;
+// One opened record from the carrier in `slot`. 0; or a negative error, and the carrier
+// must be closed: SP_E_PROTOCOL or SP_E_MALFORMED -> CLOSE(protocol); SP_E_CLOSED: the
+// peer sent CLOSE, *ret_reason says why. With *ret_rekey true the next record comes under
+// the next key.
+int sp_session_input(struct sp_session *s, unsigned slot, const uint8_t *plain,
+		     size_t len, uint64_t now_us, bool *ret_rekey,
+		     enum sp_reason *ret_reason) SP_MUST_CHECK;
 
-// What goes into one record. Segments point into `head` or into replay memory and are valid
-// until the next call into the engine.
+// Worker: the frames of a resume's first flight behind ATTACH, which are not a record. 0;
+// SP_E_PROTOCOL, SP_E_MALFORMED: close the carrier.
+int sp_session_input_hello(struct sp_session *s, unsigned slot, const uint8_t *frames,
+			   size_t len, uint64_t now_us) SP_MUST_CHECK;
+
+// What goes into one record. Segments point into `head` or into replay memory and are
+// valid until the next call into the engine.
 #define SP_GATHER_SEGMENTS 24
 struct sp_gather {
 	struct iovec iov[SP_GATHER_SEGMENTS];
@@ -166,8 +184,8 @@ struct sp_gather {
 	size_t head_used;
 	uint8_t head[SP_RECORD_PLAIN_MAX]; // frame headers and small payloads
 };
-// Fills `g` with up to max_plain (64..SP_RECORD_PLAIN_MAX) bytes of frames for the carrier in
-// `slot`. Returns g->bytes; 0: nothing to send. What it gave counts as sent.
+// Fills `g` with up to max_plain (64..SP_RECORD_PLAIN_MAX) bytes of frames for the
+// carrier in `slot`. Returns g->bytes; 0: nothing to send. What it gave counts as sent.
 size_t sp_session_output(struct sp_session *s, unsigned slot, size_t max_plain,
 			 struct sp_gather *g, uint64_t now_us);
 
@@ -194,8 +212,9 @@ void *sp_stream_ctx(const struct sp_stream *st); // the session's ctx
 uint32_t sp_stream_record(const struct sp_stream *st);
 
 // Source side. Reserve up to `max` bytes of replay memory as at most `iovcnt` segments
-// (<= 16 of <= 4096 bytes); read the source right into them with one readv/recvmsg; commit
-// what came. Returns the number of segments, 0: no room now (stream_source_ready will tell).
+// (<= 16 of <= 4096 bytes); read the source right into them with one readv/recvmsg;
+// commit what came. Returns the number of segments, 0: no room now (stream_source_ready
+// will tell).
 int sp_stream_reserve(struct sp_stream *st, size_t max, struct iovec *iov, int iovcnt);
 void sp_stream_commit(struct sp_stream *st, size_t len);
 // The source ended its direction (recv gave 0).
@@ -208,8 +227,8 @@ void sp_stream_sink_ready(struct sp_stream *st);
 // Client: a new flow. 0 and *ret; -ENOMEM. At the limit the stalest idle flow is closed.
 int sp_session_open_flow(struct sp_session *s, const struct sp_target *target, void *user,
 			 struct sp_flow **ret) SP_MUST_CHECK;
-// Queues one datagram for the peer. 0; -EMSGSIZE: over SP_DATAGRAM_MAX; SP_E_LIMIT: dropped
-// (counted), or another flow's oldest was dropped instead and 0 returned.
+// Queues one datagram for the peer. 0; -EMSGSIZE: over SP_DATAGRAM_MAX; SP_E_LIMIT:
+// dropped (counted), or another flow's oldest was dropped instead and 0 returned.
 int sp_flow_send(struct sp_flow *fl, const uint8_t *buf, size_t len);
 // Ends the flow and tells the peer; `fl` must not be used afterwards.
 void sp_flow_close(struct sp_flow *fl, enum sp_reason reason);
@@ -221,26 +240,28 @@ const struct sp_target *sp_flow_target(const struct sp_flow *fl);
 // ---- whole session ----
 
 void sp_session_goaway(struct sp_session *s, enum sp_reason reason, uint64_t deadline_ms);
-// Worker: sends END on every carrier; free the session when they are flushed or after 1 s.
+// Worker: sends END on every carrier; free the session when they are flushed or after 1
+// s.
 void sp_session_end(struct sp_session *s, enum sp_reason reason);
 // Client: sends a renewed pass.
-int sp_session_send_pass(struct sp_session *s, const uint8_t *blob, size_t len) SP_MUST_CHECK;
+int sp_session_send_pass(struct sp_session *s, const uint8_t *blob,
+			 size_t len) SP_MUST_CHECK;
 
 struct sp_session_stats {
-	uint64_t bytes_tx, bytes_rx;         // stream payload, first transmission / taken
-	uint64_t bytes_resent, bytes_dup;    // sent again after a cut / received again
-	uint64_t dgrams_tx, dgrams_rx;       // datagrams
+	uint64_t bytes_tx, bytes_rx;      // stream payload, first transmission / taken
+	uint64_t bytes_resent, bytes_dup; // sent again after a cut / received again
+	uint64_t dgrams_tx, dgrams_rx;    // datagrams
 	uint64_t dgram_bytes_tx, dgram_bytes_rx;
-	uint64_t dgrams_dropped;             // over the budget or too old
+	uint64_t dgrams_dropped; // over the budget or too old
 	uint64_t records_tx, records_rx;
-	uint32_t streams, flows;             // live
-	uint32_t streams_refused;            // over the limit
+	uint32_t streams, flows;  // live
+	uint32_t streams_refused; // over the limit
 	uint32_t flows_evicted;
 	uint32_t attaches, resumes;
-	uint32_t carriers;                   // attached now
-	uint64_t detached_since_us;          // 0 while a carrier is attached
-	uint32_t srtt_us;                    // of the carrier in use; 0 unknown
-	uint32_t replay_bytes;               // held for the peer
+	uint32_t carriers;          // attached now
+	uint64_t detached_since_us; // 0 while a carrier is attached
+	uint32_t srtt_us;           // of the carrier in use; 0 unknown
+	uint32_t replay_bytes;      // held for the peer
 };
 void sp_session_stats(const struct sp_session *s, struct sp_session_stats *ret);
 unsigned sp_session_free_slot(const struct sp_session *s); // SP_SLOTS if none

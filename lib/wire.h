@@ -4,11 +4,11 @@
 #ifndef SP_WIRE_H
 #define SP_WIRE_H
 
-#include "lib/err.h"
-
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+
+#include "lib/err.h"
 
 #define SP_VARINT_MAX ((UINT64_C(1) << 62) - 1)
 
@@ -36,17 +36,19 @@ struct sp_writer {
 	uint8_t *start;
 	uint8_t *p;   // next byte to write
 	uint8_t *end; // one past the last writable
-	int err;      // 0 or SP_E_LIMIT once something did not fit; nothing is written then
+	int err; // 0 or SP_E_LIMIT once something did not fit; nothing is written then
 };
 
 void sp_writer_init(struct sp_writer *w, void *buf, size_t cap);
-size_t sp_writer_len(const struct sp_writer *w);  // bytes written so far
-size_t sp_writer_room(const struct sp_writer *w); // bytes that still fit; 0 after an error
+size_t sp_writer_len(const struct sp_writer *w); // bytes written so far
+size_t
+sp_writer_room(const struct sp_writer *w); // bytes that still fit; 0 after an error
 void sp_put_u8(struct sp_writer *w, uint8_t v);
 void sp_put_u16(struct sp_writer *w, uint16_t v);
 void sp_put_u32(struct sp_writer *w, uint32_t v);
 void sp_put_u64(struct sp_writer *w, uint64_t v);
-void sp_put_varint(struct sp_writer *w, uint64_t v); // v <= SP_VARINT_MAX, else SP_E_LIMIT
+void sp_put_varint(struct sp_writer *w,
+		   uint64_t v); // v <= SP_VARINT_MAX, else SP_E_LIMIT
 void sp_put_bytes(struct sp_writer *w, const void *buf, size_t len);
 
 size_t sp_varint_len(uint64_t v); // 1, 2, 4 or 8

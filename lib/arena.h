@@ -1,0 +1,122 @@
+// The arena: one contiguous region with what of a session and its streams must outlive
+// the process-local engine: session records, stream records, and the chunks that hold
+// bytes the peer has not taken yet. Records hold indices, never pointers, so a later
+// process can map the region anywhere and adopt it. Not here: queues, timers, credit,
+// carriers.
+//
+// `struct sp_arena` is this process's handle: free lists and counts, which can be rebuilt
+// by marking from the records. Single-threaded.
+#ifndef SP_ARENA_H
+#define SP_ARENA_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/queue.h>
+
+#include "lib/err.h"
+
+#define SP_CHUNK_BYTES   4096
+#define SP_ARENA_NONE    UINT32_MAX
+#define SP_ARENA_VERSION 1
+
+enum sp_rec_state { SP_REC_FREE = 0, SP_REC_LIVE = 1 };
+
+struct sp_session_rec {
+	uint8_t state; // enum sp_rec_state
+	uint8_t id[16];
+	uint8_t device_key[32];
+	uint8_t pass_serial[16];
+	char user[65];
+	char tier[33];
+	uint32_t epoch;           // highest accepted or used
+	uint64_t pass_expires_s;  // Unix seconds
+	uint64_t highest_stream;  // highest stream id opened
+	uint64_t highest_flow;    // highest flow id opened
+	uint64_t bytes_to_client; // stream and datagram payload
+	uint64_t bytes_from_client;
+};
+
+enum sp_stream_state {
+	SP_STREAM_DIALLING = 1, // OPEN sent or received, not answered
+	SP_STREAM_OPEN = 2,
+	SP_STREAM_DONE = 3,  // both directions complete; the peer may not know yet
+	SP_STREAM_RESET = 4, // reset by this end; the peer may not know yet
+};
+
+#define SP_STREAM_TX_FIN    1 // the source ended: the direction ends at `head`
+#define SP_STREAM_RX_FIN    2 // the peer's direction ends at `rx_final`
+#define SP_STREAM_DESC_NONE (-1)
+
+struct sp_stream_rec {
+	uint8_t rec_state; // enum sp_rec_state
+	uint8_t state;     // enum sp_stream_state
+	uint8_t bits;      // SP_STREAM_*
+	uint16_t reason;   // why it was reset
+	uint32_t session;  // index of the session's record
+	uint64_t id;
+	int32_t fd[2];  // descriptors (two while dialling) or SP_STREAM_DESC_NONE
+	uint32_t first; // chunks of the ring towards the peer, or SP_ARENA_NONE
+	uint32_t last;
+	uint32_t chunks; // how many
+	uint64_t base;   // stream offset of the first chunk's first byte
+	uint64_t acked;  // taken by the peer; end of the direction counts as one
+	uint64_t head;   // bytes from the source so far
+	uint64_t taken;  // bytes our sink took; end of the direction counts as one
+	uint64_t rx_final;
+	uint64_t credit_given; // highest offset granted to the peer
+};
+
+struct sp_arena_options {
+	uint32_t max_sessions;
+	uint32_t max_streams;  // records, all sessions
+	uint64_t memory_bytes; // of chunks; at least 2 chunks a stream record are added
+			       // to it
+};
+
+struct sp_arena;
+struct sp_starved {
+	TAILQ_ENTRY(sp_starved) link;
+	bool listed;
+	void (*wake)(struct sp_starved *self); // memory is free again
+};
+
+// Maps and formats a region of zeros; untouched pages cost nothing. 0 and *ret; -ENOMEM.
+int sp_arena_new(const struct sp_arena_options *opt, struct sp_arena **ret) SP_MUST_CHECK;
+void sp_arena_free(struct sp_arena *a); // wipes what was in use; NULL is fine
+
+// Records: an index, or SP_ARENA_NONE if all are taken. The record is zeroed, LIVE, and
+// its descriptors and chunks are none. Freeing wipes it.
+uint32_t sp_arena_session_alloc(struct sp_arena *a);
+void sp_arena_session_release(struct sp_arena *a, uint32_t index);
+struct sp_session_rec *sp_arena_session(struct sp_arena *a, uint32_t index);
+uint32_t sp_arena_stream_alloc(struct sp_arena *a);
+void sp_arena_stream_release(struct sp_arena *a,
+			     uint32_t index); // its ring must be empty
+struct sp_stream_rec *sp_arena_stream(struct sp_arena *a, uint32_t index);
+
+// Chunks of SP_CHUNK_BYTES, linked by `next`. Each live stream record guarantees two of
+// them, one for its ring and one for what its sink has not taken: `guaranteed` says that
+// the caller's chain is empty and draws on that. SP_ARENA_NONE: no memory.
+uint32_t sp_arena_chunk_alloc(struct sp_arena *a, bool guaranteed);
+// `last_of_chain`: the chain is empty afterwards, its guarantee is restored.
+void sp_arena_chunk_release(struct sp_arena *a, uint32_t chunk, bool last_of_chain);
+uint8_t *sp_arena_chunk(struct sp_arena *a, uint32_t chunk);
+uint32_t sp_arena_chunk_next(const struct sp_arena *a, uint32_t chunk);
+void sp_arena_chunk_set_next(struct sp_arena *a, uint32_t chunk, uint32_t next);
+
+// Chunks beyond all guarantees that can still be had, and the size of that pool.
+uint32_t sp_arena_chunks_spare(const struct sp_arena *a);
+uint32_t sp_arena_chunks_pool(const struct sp_arena *a);
+// Credit granted beyond the guarantees, for the whole process: at most half the pool.
+// Takes up to `want` bytes and returns what was given; give back with _return.
+uint64_t sp_arena_credit_take(struct sp_arena *a, uint64_t want);
+void sp_arena_credit_return(struct sp_arena *a, uint64_t bytes);
+
+// Whoever found no memory waits here and is woken, a few at a time, by _feed.
+void sp_arena_starve(struct sp_arena *a, struct sp_starved *st);
+void sp_arena_unstarve(struct sp_arena *a, struct sp_starved *st); // not listed: nothing
+// Wakes waiters while an eighth of the pool is spare (at most 64 a call).
+void sp_arena_feed(struct sp_arena *a);
+
+#endif
