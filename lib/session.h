@@ -149,7 +149,9 @@ struct sp_attach { // the ATTACH frame
 int sp_attach_parse(const uint8_t *buf, size_t len, struct sp_attach *ret) SP_MUST_CHECK;
 // Worker: joins the carrier. `fresh`: the session was made for it. 0; SP_E_STALE: the
 // epoch does not rise (nothing changed; close the carrier with STALE_EPOCH). Afterwards
-// hand the bytes behind ATTACH to sp_session_input.
+// hand what stands behind ATTACH to sp_session_input (first contact: the rest of the
+// first record, even if nothing is left of it) or to sp_session_input_hello (resume: the
+// rest of the frames in the first flight).
 int sp_session_attach_worker(struct sp_session *s, const struct sp_attach *at, bool fresh,
 			     const struct sp_slot_ops *ops, void *link,
 			     uint64_t now_us) SP_MUST_CHECK;
@@ -174,6 +176,11 @@ int sp_session_input(struct sp_session *s, unsigned slot, const uint8_t *plain,
 int sp_session_input_hello(struct sp_session *s, unsigned slot, const uint8_t *frames,
 			   size_t len, uint64_t now_us) SP_MUST_CHECK;
 
+// Worker: the frames of a resume's first flight behind ATTACH, which are not a record. 0;
+// SP_E_PROTOCOL, SP_E_MALFORMED: close the carrier.
+int sp_session_input_hello(struct sp_session *s, unsigned slot, const uint8_t *frames,
+			   size_t len, uint64_t now_us) SP_MUST_CHECK;
+
 // What goes into one record. Segments point into `head` or into replay memory and are
 // valid until the next call into the engine.
 #define SP_GATHER_SEGMENTS 24
@@ -184,8 +191,9 @@ struct sp_gather {
 	size_t head_used;
 	uint8_t head[SP_RECORD_PLAIN_MAX]; // frame headers and small payloads
 };
-// Fills `g` with up to max_plain (64..SP_RECORD_PLAIN_MAX) bytes of frames for the
-// carrier in `slot`. Returns g->bytes; 0: nothing to send. What it gave counts as sent.
+// Fills `g` with up to max_plain (512..SP_RECORD_PLAIN_MAX) bytes of frames for the
+// carrier in `slot`; a datagram or pass that is larger waits for a larger record. Returns
+// g->bytes; 0: nothing to send. What it gave counts as sent.
 size_t sp_session_output(struct sp_session *s, unsigned slot, size_t max_plain,
 			 struct sp_gather *g, uint64_t now_us);
 
