@@ -25,6 +25,7 @@
 #define SP_HS_FLIGHT_MAX  8192  // client's first flight, whole
 #define SP_HS_ANSWER_MAX  1024  // room for a worker's answer of our own making
 #define SP_HS_FRAMES_MAX  6144  // frames in a resume flight
+#define SP_HS_TICKET_MAX  512   // a ticket, opaque to the client
 #define SP_HS_TICKETS     2     // tickets of one carrier
 #define SP_HS_CLOCK_MS    90000 // how far a first contact's clock may be off
 
@@ -73,7 +74,7 @@ int sp_hs_client_start(struct sp_hs_client *c, const struct sp_hs_client_options
 struct sp_hs_result {
 	struct sp_hs_keys keys; // only if refuse is NONE
 	enum sp_reason refuse;  // NONE: go on; TICKET: go on with a first contact (status
-			       // 1); else why the worker refuses this client
+				// 1); else why the worker refuses this client
 	uint64_t boot_id, home_id; // not for TICKET
 	uint64_t time_ms;          // the worker's clock, not for TICKET
 };
@@ -125,8 +126,8 @@ enum sp_hs_verdict {
 // One judgement: large, used from _judge to _answer, then _done; then free for the next.
 struct sp_hs_worker {
 	enum sp_hs_verdict verdict;
-	enum sp_reason why; // STRANGER: MAC, MALFORMED, VERSION, HANDSHAKE, REPLAY,
-			    // CLOCK, PASS_INVALID, DEVICE, TICKET, BUDGET
+	enum sp_reason why;    // STRANGER: MAC, MALFORMED, VERSION, HANDSHAKE, REPLAY,
+			       // CLOCK, PASS_INVALID, DEVICE, TICKET, BUDGET
 	enum sp_reason refuse; // ACCEPTED: NONE, PASS_EXPIRED or PASS_EARLY
 	size_t consumed;       // bytes of the flight; what follows is not the flight's
 	struct sp_ticket_hint
@@ -153,7 +154,7 @@ struct sp_hs_judge {
 // Judges the `len` bytes read so far; `buf` stays as it is. 0: w->verdict holds, and for
 // ACCEPTED *ret_who; SP_E_AGAIN: a flight that is not whole yet (on `tls` that is a
 // stranger's). Order: length, mac1 (constant time), version, budget, replay, DH, clock,
-// device, signature of the pass, replay set, time of the pass.
+// signature of the pass, device, replay set, time of the pass.
 int sp_hs_worker_judge(struct sp_hs_worker *w, const struct sp_hs_judge *in,
 		       const uint8_t *buf, size_t len,
 		       struct sp_hs_accept *ret_who) SP_MUST_CHECK;
