@@ -164,7 +164,8 @@ int sp_hs_worker_judge(struct sp_hs_worker *w, const struct sp_hs_judge *in,
 int sp_hs_worker_answer(struct sp_hs_worker *w, const struct sp_hs_worker_keys *keys,
 			enum sp_reason refuse, uint64_t now_ms, uint8_t *buf, size_t cap,
 			struct sp_hs_keys *ret_keys) SP_MUST_CHECK;
-// The answer for TICKET_GONE. Its length; SP_E_LIMIT.
+// The answer for TICKET_GONE, and instead of _answer for a resume whose session is
+// unknown. Its length; SP_E_LIMIT.
 int sp_hs_worker_ticket_gone(uint8_t *buf, size_t cap) SP_MUST_CHECK;
 void sp_hs_worker_done(struct sp_hs_worker *w); // wipes; a zeroed struct is fine
 void sp_hs_accept_wipe(struct sp_hs_accept *who);
