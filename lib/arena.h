@@ -30,6 +30,7 @@ struct sp_session_rec {
 	char user[65];
 	char tier[33];
 	uint32_t epoch;           // highest accepted or used
+	uint64_t incarnation;     // drawn by the home when it made the session
 	uint64_t pass_expires_s;  // Unix seconds
 	uint64_t highest_stream;  // highest stream id opened
 	uint64_t highest_flow;    // highest flow id opened

@@ -83,9 +83,10 @@ int sp_frame_get(struct sp_reader *r, struct sp_frame *f)
 	case SP_FRAME_ATTACHED:
 		f->result = sp_get_u8(r);
 		f->epoch = sp_get_u32(r);
+		f->incarnation = sp_get_u64(r);
 		f->max_streams = sp_get_varint(r);
 		f->max_flows = sp_get_varint(r);
-		if (!r->err && f->result > 1)
+		if (!r->err && (f->result > 1 || f->incarnation == 0))
 			r->err = SP_E_MALFORMED;
 		break;
 	case SP_FRAME_RESUME:
@@ -155,11 +156,12 @@ void sp_frame_put_attach(struct sp_writer *w, const uint8_t *session, uint32_t e
 }
 
 void sp_frame_put_attached(struct sp_writer *w, uint8_t result, uint32_t epoch,
-			   uint64_t max_streams, uint64_t max_flows)
+			   uint64_t incarnation, uint64_t max_streams, uint64_t max_flows)
 {
 	sp_put_u8(w, SP_FRAME_ATTACHED);
 	sp_put_u8(w, result);
 	sp_put_u32(w, epoch);
+	sp_put_u64(w, incarnation);
 	sp_put_varint(w, max_streams);
 	sp_put_varint(w, max_flows);
 }

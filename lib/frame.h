@@ -45,6 +45,7 @@ struct sp_frame {
 	uint64_t deadline_ms;            // GOAWAY
 	uint64_t max_streams, max_flows; // ATTACHED
 	uint64_t count;                  // RESUME: entries, in `data`
+	uint64_t incarnation;            // ATTACHED
 	uint32_t epoch, lifetime_s;
 	uint16_t reason;
 	uint8_t flags, slot, result, last;
@@ -65,7 +66,8 @@ void sp_frame_put_seen(struct sp_writer *w, uint64_t records, uint64_t delay_us)
 void sp_frame_put_attach(struct sp_writer *w, const uint8_t *session, uint32_t epoch,
 			 uint8_t slot);
 void sp_frame_put_attached(struct sp_writer *w, uint8_t result, uint32_t epoch,
-			   uint64_t max_streams, uint64_t max_flows);
+			   uint64_t incarnation, uint64_t max_streams,
+			   uint64_t max_flows);
 void sp_frame_put_resume_entry(struct sp_writer *w, const struct sp_frame_resume *e);
 void sp_frame_put_open(struct sp_writer *w, uint64_t id, uint64_t credit, uint8_t flags,
 		       const struct sp_target *target);

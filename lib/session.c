@@ -34,6 +34,8 @@ int sp_session_new(const struct sp_session_options *opt, uint64_t now_us,
 	s->opt = *opt;
 	s->rec = sp_arena_session(opt->arena, s->index);
 	memcpy(s->rec->id, opt->id, sizeof(s->rec->id));
+	while (opt->role == SP_ROLE_WORKER && s->rec->incarnation == 0)
+		randombytes_buf(&s->rec->incarnation, sizeof(s->rec->incarnation));
 	s->now_us = s->detached_since_us = now_us;
 	s->primary = -1;
 	s->next_stream = s->next_flow = 1;

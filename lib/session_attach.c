@@ -177,8 +177,8 @@ static bool put_greeting(struct sp_session *s, unsigned slot, struct sp_writer *
 		sp_frame_put_attach(w, s->opt.id, sl->epoch, (uint8_t)slot);
 		return !w->err;
 	}
-	sp_frame_put_attached(w, sl->fresh ? 0 : 1, sl->epoch, s->opt.limits.max_streams,
-			      s->opt.limits.max_flows);
+	sp_frame_put_attached(w, sl->fresh ? 0 : 1, sl->epoch, s->rec->incarnation,
+			      s->opt.limits.max_streams, s->opt.limits.max_flows);
 	for (unsigned i = 0; i < sl->n_tickets; i++)
 		sp_frame_put_ticket(w, sl->tickets[i].lifetime_s, sl->tickets[i].bytes,
 				    sl->tickets[i].len);
@@ -253,37 +253,56 @@ size_t sp_session_hello(struct sp_session *s, unsigned slot, uint8_t *buf, size_
 
 // ---- what the peer says first ----
 
-// The session that the client knew is gone: what had been opened in it is lost; what had
-// not is opened again.
-static void home_lost(struct sp_session *s)
+// The home has no memory of the session (another incarnation): what the earlier one had
+// spoken of is lost; what none has spoken of is opened again. Carriers that end at the
+// earlier home go, lest its bytes be mixed with the new one's.
+static void home_changed(struct sp_session *s, const struct slot *sl)
 {
+	for (unsigned i = 0; i < SP_SLOTS; i++) {
+		struct slot old = s->slots[i];
+		if (old.phase == PHASE_EMPTY || !old.attached || old.home == sl->home)
+			continue;
+		sp_session_detach(s, i, old.link, s->now_us);
+		old.ops->close(old.link, SP_REASON_HOME_LOST);
+	}
 	struct sp_stream *st = TAILQ_FIRST(&s->all);
 	while (st) {
 		struct sp_stream *next = TAILQ_NEXT(st, all);
-		if (st->rec->state == SP_STREAM_DIALLING) {
-			st = next;
-			continue;
+		if (st->home != sl->home && (st->home || st->finished)) {
+			stream_end(st, SP_REASON_HOME_LOST);
+			next = TAILQ_NEXT(st, all); // the program may have opened others
+			stream_destroy(st);
 		}
-		stream_end(st, SP_REASON_HOME_LOST);
-		next = TAILQ_NEXT(st, all); // the program may have opened others
-		stream_destroy(st);
 		st = next;
 	}
 }
 
-void attach_result(struct sp_session *s, unsigned slot, const struct sp_frame *f)
+int attach_result(struct sp_session *s, unsigned slot, const struct sp_frame *f,
+		  enum sp_reason *ret_closed)
 {
 	struct slot *sl = &s->slots[slot];
+	bool changed = f->incarnation != s->rec->incarnation;
+	bool known = s->rec->incarnation != 0;
+	if (changed && known && sl->epoch < s->home_epoch) {
+		*ret_closed = SP_REASON_HOME_LOST; // it ends at a home that is gone
+		return SP_E_CLOSED;
+	}
 	sl->attached = true;
+	sl->home = f->incarnation;
+	if (changed) {
+		s->rec->incarnation = f->incarnation;
+		home_changed(s, sl);
+	}
+	if (sl->epoch > s->home_epoch)
+		s->home_epoch = sl->epoch;
 	if (f->max_streams < s->opt.limits.max_streams)
 		s->opt.limits.max_streams = (uint32_t)f->max_streams;
 	if (f->max_flows < s->opt.limits.max_flows)
 		s->opt.limits.max_flows = (uint32_t)f->max_flows;
-	if (f->result == 0)
-		home_lost(s);
-	else
+	if (!changed)
 		s->stats.resumes++;
-	s->opt.ops->attached(s->opt.ctx, slot, f->result == 0);
+	s->opt.ops->attached(s->opt.ctx, slot, changed);
+	return 0;
 }
 
 static int resume_entry(struct sp_session *s, struct slot *sl,
@@ -294,10 +313,17 @@ static int resume_entry(struct sp_session *s, struct slot *sl,
 		return session_gone(s, e->id, false, SP_REASON_GONE);
 	if (st->finished)
 		return 0; // our RESET or last WINDOW is sent again anyway
+	if (!st->home)
+		st->home = sl->home;
 	const struct sp_stream_rec *r = st->rec;
 	uint64_t end = r->head + ((r->bits & SP_STREAM_TX_FIN) ? 1 : 0);
-	if (e->next > end || e->taken > e->next)
-		return SP_E_PROTOCOL;
+	if (e->next > end || e->taken > e->next) {
+		// The ends do not speak of the same stream (one home's OPEN arrived at the next):
+		// nothing can be agreed, this stream alone is lost.
+		stream_end(st, SP_REASON_HOME_LOST);
+		sp_stream_reset(st, SP_REASON_HOME_LOST);
+		return 0;
+	}
 	if (s->slots + s->primary == sl) {
 		st->sync_epoch = sl->epoch;
 		ring_seek(st, e->next > r->acked ? e->next : r->acked);

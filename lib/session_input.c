@@ -86,6 +86,8 @@ static int opened(struct in *in, const struct sp_frame *f)
 		return SP_E_PROTOCOL;
 	if (!st)
 		return session_gone(s, f->id, false, SP_REASON_GONE);
+	if (!st->home)
+		st->home = in->sl->home;
 	if (st->finished)
 		return 0;
 	if (f->credit > st->credit)
@@ -121,6 +123,8 @@ static int stream_frame(struct in *in, const struct sp_frame *f)
 	struct sp_stream *st = sp_idmap_get(&s->streams, f->id);
 	if (!st && f->id >= s->next_stream && s->opt.role == SP_ROLE_CLIENT)
 		return SP_E_PROTOCOL; // never opened
+	if (st && !st->home)
+		st->home = in->sl->home;
 	if (f->type == SP_FRAME_WINDOW)
 		return st && !st->finished ? stream_peer_taken(st, f->taken, f->credit)
 					   : 0;
@@ -138,8 +142,7 @@ static int from_worker(struct in *in, const struct sp_frame *f)
 	case SP_FRAME_ATTACHED:
 		if (in->sl->attached || f->epoch != in->sl->epoch)
 			return SP_E_PROTOCOL;
-		attach_result(s, in->slot, f);
-		return 0;
+		return attach_result(s, in->slot, f, &in->closed);
 	case SP_FRAME_TICKET:
 		if (in->sl->tickets_rx == 255)
 			return SP_E_PROTOCOL;

@@ -60,6 +60,7 @@ struct sp_stream {
 	void *user;
 	uint32_t index;
 	uint32_t sync_epoch; // epoch of the carrier on which positions were last agreed
+	uint64_t home;       // client: incarnation of the home that spoke of it, or 0
 	uint8_t sched;       // enum sched_place
 	uint8_t open_flags;
 	bool dirty;       // in the list of streams whose `taken` is not told yet
@@ -132,6 +133,7 @@ struct slot {
 	const struct sp_slot_ops *ops;
 	void *link;
 	uint32_t epoch;
+	uint64_t home;    // client: incarnation that ATTACHED named
 	bool fresh;       // worker: what ATTACHED says
 	bool peer_agreed; // the peer's last RESUME came
 	bool attached;    // client: ATTACHED came
@@ -171,7 +173,8 @@ struct sp_session {
 	uint32_t index;
 	uint64_t now_us; // of the call under way
 	struct slot slots[SP_SLOTS];
-	int primary; // slot of the attached carrier with the highest epoch, or -1
+	uint32_t home_epoch; // client: highest epoch of a carrier attached at this home
+	int primary;         // slot of the attached carrier with the highest epoch, or -1
 	struct sp_idmap streams, flows;
 	struct stream_list all, sched_new, sched_old, dirty, resume, finished;
 	struct ctl_list ctl;
@@ -216,7 +219,8 @@ void ctl_sent(struct ctl_state *c, const struct slot *sl, unsigned slot, uint8_t
 
 // session_attach.c
 int attach_peer_resume(struct sp_session *s, struct slot *sl, const struct sp_frame *f);
-void attach_result(struct sp_session *s, unsigned slot, const struct sp_frame *f);
+int attach_result(struct sp_session *s, unsigned slot, const struct sp_frame *f,
+		  enum sp_reason *ret_closed);
 size_t attach_put_hello(struct sp_session *s, unsigned slot, struct sp_writer *w);
 
 // session_stream.c
