@@ -8,7 +8,11 @@
 // sealed straight into the send buffer. Buffers are per process, a link holds one of its
 // own only while a record is incomplete or the socket is full.
 //
-// No callback frees: after `down` the link goes at the end of the loop turn.
+// Callbacks. `admit`, `attach`, `make_ticket`, `silent` and `up` come while bytes of the
+// link are being read; `down` and `stranger` come from the loop alone, never from inside
+// a call of the program, so a program may close links from anywhere. After `down` the
+// link must not be used; what is left to send, the shutdown and the drain go on without
+// it.
 #ifndef SP_LINK_H
 #define SP_LINK_H
 
@@ -16,6 +20,7 @@
 #include "lib/handshake.h"
 #include "lib/loop.h"
 #include "lib/session.h"
+#include "lib/session_clock.h"
 
 struct sp_link;
 
@@ -25,22 +30,28 @@ struct sp_link_counters {
 	uint64_t opened, established, closed;
 	uint64_t bytes_rx, bytes_tx; // on the carrier
 	uint64_t records_rx, records_tx;
-	uint64_t strangers[128]; // worker: by enum sp_reason
-	uint64_t ended[128];     // by enum sp_reason
-	uint32_t half_open;      // not established yet
+	uint64_t strangers[SP_REASON__LAST + 1]; // worker
+	uint64_t ended[SP_REASON__LAST + 1];     // every link, once
+	uint32_t half_open;                      // not established yet
+	uint32_t live;                           // established, `down` not called yet
+	uint32_t lingering;                      // ended, on their way out
 };
 
 struct sp_link_env_options {
 	struct sp_loop *loop;
+	struct sp_session_clock *clock; // touched for every session that links serve
 	uint32_t max_half_open; // worker: beyond it the oldest half-open one is closed
-	uint32_t handshake_ms;  // first flight must be whole by then (10 s)
+	uint32_t handshake_ms; // worker: tcp: a first flight must be whole by then; both:
+			       // from there to ATTACH (10 s)
 	const struct sp_hs_worker_keys *worker_keys; // worker only; outlives the env
 	struct sp_replay *replay;                    // worker only
 	struct sp_budget *budget;                    // worker only: handshakes per source
 };
+// 0 and *ret; -ENOMEM.
 int sp_link_env_new(const struct sp_link_env_options *opt,
 		    struct sp_link_env **ret) SP_MUST_CHECK;
-void sp_link_env_free(struct sp_link_env *env); // closes every link first
+// Closes every link first (SHUTDOWN, `down` is called). NULL is fine.
+void sp_link_env_free(struct sp_link_env *env);
 const struct sp_link_counters *sp_link_env_counters(const struct sp_link_env *env);
 
 // ---- client ----
@@ -49,7 +60,8 @@ struct sp_link_client_ops {
 	// The handshake is done and the engine's `attached` was called: the link is in
 	// use.
 	void (*up)(void *ctx, struct sp_link *l);
-	// Exactly once, last call. reason TICKET: go on with a first contact.
+	// Exactly once, last call; the session is detached already. Reason TICKET: go on
+	// with a first contact.
 	void (*down)(void *ctx, struct sp_link *l, enum sp_reason reason);
 };
 
@@ -63,19 +75,24 @@ struct sp_link_dial {
 	const uint8_t *ticket; // or NULL: first contact
 	size_t ticket_len;
 	const uint8_t *ticket_psk; // 32 bytes
-	uint32_t timeout_ms;       // connect and handshake together
+	int64_t clock_skew_ms; // added to our clock in a first contact; what an earlier
+			       // link's sp_link_clock_skew_ms said
+	uint32_t timeout_ms;   // from now until `up`
 	struct sp_session *session;
 	unsigned slot;
 	const struct sp_link_client_ops *ops;
 	void *ctx;
 };
-// Starts; everything else comes by ops. What `d` points to is copied. 0 and *ret, or an
-// error (then no callback comes).
+// Starts; everything else comes by ops. What `d` points to is copied, but not the
+// carrier's TLS context. The session is attached when the first flight is sent (resume)
+// or answered (first contact). 0 and *ret, or an error (then no callback comes).
 int sp_link_dial(struct sp_link_env *env, const struct sp_link_dial *d,
 		 struct sp_link **ret) SP_MUST_CHECK;
-// For the engine's `ticket` op: the secret that goes with ticket number `index`. 32
-// bytes.
-void sp_link_ticket_psk(const struct sp_link *l, unsigned index, uint8_t *ret_psk);
+// For the engine's `ticket` op: the secret that goes with ticket number `index` (0, 1).
+// 32 bytes. 0; -EINVAL: no such ticket.
+int sp_link_ticket_psk(const struct sp_link *l, unsigned index,
+		       uint8_t *ret_psk) SP_MUST_CHECK;
+// What the answer said; zeros before it came.
 int64_t sp_link_clock_skew_ms(const struct sp_link *l); // worker's clock minus ours
 uint64_t sp_link_boot_id(const struct sp_link *l);
 uint64_t sp_link_home_id(const struct sp_link *l);
@@ -84,34 +101,50 @@ uint64_t sp_link_home_id(const struct sp_link *l);
 
 struct sp_link_worker_ops {
 	// An authenticated client. Before message 2 is sent: NONE, or why it is refused.
-	// `pass` is NULL for a resume.
 	enum sp_reason (*admit)(void *ctx, struct sp_link *l,
 				const struct sp_hs_accept *who);
 	// ATTACH arrived. Finds or makes the session; NONE and *ret_session, *ret_fresh;
-	// or the reason of the CLOSE. The link then attaches the session and adds tickets
-	// made by `make_ticket`.
+	// or the reason of the CLOSE. The link then attaches the session (that may say
+	// STALE_EPOCH: `down` comes with it) and adds tickets made by `make_ticket`.
 	enum sp_reason (*attach)(void *ctx, struct sp_link *l,
 				 const struct sp_hs_accept *who,
 				 const struct sp_attach *at,
 				 struct sp_session **ret_session, bool *ret_fresh);
-	// Seals ticket for `session` with this secret. Length, or a negative error.
+	// Seals a ticket for `session` with this secret (32 bytes). Length, or a negative
+	// error: no ticket.
 	int (*make_ticket)(void *ctx, struct sp_session *session, const uint8_t *psk,
 			   uint8_t *buf, size_t cap, uint32_t *ret_lifetime_s);
-	// Not one of ours. The carrier, with the `len` bytes read so far, becomes the
-	// callee's (cover site), or with tcp: NULL carrier, the link itself discards.
+	// Not one of ours; instead of `down`. On a tls port the carrier, with the `len`
+	// bytes read so far, becomes the callee's (cover site); a carrier whose first
+	// bytes were not TLS has kind TCP then, and none was read. Its TLS handshake may
+	// not be done. `waiting` is what `silent` gave, the callee's again. On tcp (and
+	// if this is NULL) the link reads and discards by itself; then `c` is NULL, and
+	// this only tells.
 	void (*stranger)(void *ctx, struct sp_carrier *c, enum sp_reason why,
-			 const uint8_t *buf, size_t len);
-	// tls only: nothing has come for a second; connect the cover site now. Optional.
+			 const uint8_t *buf, size_t len, void *waiting);
+	// tls, may be NULL: nothing whole has come for a second. Connect the cover site
+	// now, so that its own timers run; returns a handle for it, or NULL. Once the
+	// cover site sends or ends, call sp_link_estrange.
+	void *(*silent)(void *ctx, struct sp_link *l);
+	// The link has ended or is one of ours after all: that connection is not needed.
+	void (*silent_over)(void *ctx, void *waiting);
+	// Exactly once, last call, for a link that was accepted and did not become a
+	// stranger's. The session (if any) is detached already; sp_link_session still
+	// says which it was, NULL if it superseded or freed the link.
 	void (*down)(void *ctx, struct sp_link *l, enum sp_reason reason);
 };
-// Takes over the accepted descriptor in every case.
+// The carrier becomes the link's in every case. 0 and *ret; -ENOMEM.
 int sp_link_accept(struct sp_link_env *env, struct sp_carrier *c,
 		   const struct sp_link_worker_ops *ops, void *ctx,
 		   struct sp_link **ret) SP_MUST_CHECK;
+// For the holder of a `silent` handle: makes the link a stranger's (`stranger` is called
+// from the loop) unless it has been judged already.
+void sp_link_estrange(struct sp_link *l);
 
 // ---- both ----
 
-// Ends the link: CLOSE(reason) if established, then an orderly close. `down` is called.
+// Ends the link: CLOSE(reason) if established, then an orderly close. `down` is called,
+// later. Closing twice does nothing.
 void sp_link_close(struct sp_link *l, enum sp_reason reason);
 struct sp_session *sp_link_session(const struct sp_link *l); // NULL before ATTACH
 unsigned sp_link_slot(const struct sp_link *l);
