@@ -323,10 +323,9 @@ static void rx_took(struct sp_stream *st, size_t n)
 		st->dirty = true;
 		TAILQ_INSERT_TAIL(&s->dirty, st, dirty_link);
 	}
-	uint64_t untold = st->rec->taken - st->taken_sent;
-	uint64_t left = st->rec->credit_given - st->rec->taken;
-	if (untold >= st->window / 4 &&
-	    (left <= st->window - st->window / 4 || untold >= 262144))
+	uint32_t quarter = st->window / 4;
+	if (st->rec->taken - st->taken_sent >=
+	    (quarter < WINDOW_STEP ? quarter : WINDOW_STEP))
 		ctl_want(s, &st->ctl, WANT_WINDOW);
 }
 

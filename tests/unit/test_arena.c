@@ -1,0 +1,147 @@
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "lib/arena.h"
+#include "lib/idmap.h"
+
+static struct sp_arena *small(uint32_t streams, uint64_t memory)
+{
+	struct sp_arena *a;
+	struct sp_arena_options o = {2, streams, memory};
+	assert_int_equal(sp_arena_new(&o, &a), 0);
+	return a;
+}
+
+static void records_run_out_and_come_back(void **state)
+{
+	(void)state;
+	struct sp_arena *a = small(2, 0);
+	uint32_t x = sp_arena_stream_alloc(a), y = sp_arena_stream_alloc(a);
+	assert_int_not_equal(x, SP_ARENA_NONE);
+	assert_int_not_equal(y, x);
+	assert_int_equal(sp_arena_stream_alloc(a), SP_ARENA_NONE);
+	sp_arena_stream(a, x)->id = 77;
+	sp_arena_stream_release(a, x);
+	assert_int_equal(sp_arena_stream_alloc(a), x);
+	assert_int_equal(sp_arena_stream(a, x)->id, 0);
+	assert_int_equal(sp_arena_stream(a, x)->fd[0], SP_STREAM_DESC_NONE);
+	sp_arena_free(a);
+}
+
+static void a_freed_session_record_is_wiped(void **state)
+{
+	(void)state;
+	struct sp_arena *a = small(1, 0);
+	uint32_t i = sp_arena_session_alloc(a);
+	struct sp_session_rec *r = sp_arena_session(a, i), zero;
+	memset(&zero, 0, sizeof(zero));
+	memset(r, 0x5a, sizeof(*r));
+	sp_arena_session_release(a, i);
+	assert_memory_equal(r, &zero, sizeof(zero));
+	sp_arena_free(a);
+}
+
+static void every_stream_is_guaranteed_two_chunks_when_the_pool_is_empty(void **state)
+{
+	(void)state;
+	struct sp_arena *a = small(3, 2 * SP_CHUNK_BYTES);
+	for (int i = 0; i < 3; i++)
+		assert_int_not_equal(sp_arena_stream_alloc(a), SP_ARENA_NONE);
+	assert_int_equal(sp_arena_chunks_spare(a), 2);
+	assert_int_not_equal(sp_arena_chunk_alloc(a, false), SP_ARENA_NONE);
+	assert_int_not_equal(sp_arena_chunk_alloc(a, false), SP_ARENA_NONE);
+	assert_int_equal(sp_arena_chunk_alloc(a, false), SP_ARENA_NONE);
+	uint32_t last = SP_ARENA_NONE;
+	for (int i = 0; i < 6; i++) {
+		last = sp_arena_chunk_alloc(a, true);
+		assert_int_not_equal(last, SP_ARENA_NONE);
+	}
+	sp_arena_chunk_release(a, last, true);
+	assert_int_equal(sp_arena_chunk_alloc(a, false), SP_ARENA_NONE);
+	assert_int_equal(sp_arena_chunk_alloc(a, true), last);
+	sp_arena_free(a);
+}
+
+static void credit_is_at_most_half_the_pool(void **state)
+{
+	(void)state;
+	struct sp_arena *a = small(1, 100000);
+	assert_int_equal(sp_arena_credit_take(a, 30000), 30000);
+	assert_int_equal(sp_arena_credit_take(a, 30000), 20000);
+	assert_int_equal(sp_arena_credit_take(a, 1), 0);
+	sp_arena_credit_return(a, 50000);
+	assert_int_equal(sp_arena_credit_take(a, 10), 10);
+	sp_arena_free(a);
+}
+
+static int woken;
+
+static void wake(struct sp_starved *self)
+{
+	(void)self;
+	woken++;
+}
+
+static void the_starved_are_woken_when_an_eighth_is_spare(void **state)
+{
+	(void)state;
+	struct sp_arena *a = small(1, 16 * SP_CHUNK_BYTES);
+	uint32_t c[16];
+	struct sp_starved s = {.wake = wake};
+	for (int i = 0; i < 16; i++)
+		c[i] = sp_arena_chunk_alloc(a, false);
+	sp_arena_starve(a, &s);
+	sp_arena_starve(a, &s); // twice is once
+	sp_arena_chunk_release(a, c[0], false);
+	sp_arena_feed(a);
+	assert_int_equal(woken, 0);
+	sp_arena_chunk_release(a, c[1], false);
+	sp_arena_feed(a);
+	assert_int_equal(woken, 1);
+	sp_arena_feed(a);
+	assert_int_equal(woken, 1);
+	sp_arena_free(a);
+}
+
+static void an_idmap_agrees_with_an_array_over_random_work(void **state)
+{
+	(void)state;
+	struct sp_idmap m;
+	static void *want[512];
+	uint32_t x = 12345;
+	sp_idmap_init(&m);
+	for (int i = 0; i < 200000; i++) {
+		x = x * 1664525 + 1013904223;
+		uint32_t id = (x >> 8) % 512;
+		if (want[id]) {
+			assert_ptr_equal(sp_idmap_get(&m, id * 64ull), want[id]);
+			sp_idmap_remove(&m, id * 64ull);
+			want[id] = NULL;
+		} else {
+			assert_null(sp_idmap_get(&m, id * 64ull));
+			want[id] = &want[(x >> 16) % 512];
+			assert_int_equal(sp_idmap_put(&m, id * 64ull, want[id]), 0);
+		}
+	}
+	for (uint32_t id = 0; id < 512; id++)
+		assert_ptr_equal(sp_idmap_get(&m, id * 64ull), want[id]);
+	sp_idmap_done(&m);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(records_run_out_and_come_back),
+		cmocka_unit_test(a_freed_session_record_is_wiped),
+		cmocka_unit_test(
+			every_stream_is_guaranteed_two_chunks_when_the_pool_is_empty),
+		cmocka_unit_test(credit_is_at_most_half_the_pool),
+		cmocka_unit_test(the_starved_are_woken_when_an_eighth_is_spare),
+		cmocka_unit_test(an_idmap_agrees_with_an_array_over_random_work),
+	};
+	return cmocka_run_group_tests_name("arena", tests, NULL, NULL);
+}
