@@ -9,13 +9,15 @@
 #include "lib/idmap.h"
 #include "lib/session.h"
 
-#define REPORT_DUE_US    25000  // PROTOCOL.md section 7, Reports
-#define STALL_MIN_US     400000 // section 7, Silence
-#define PING_FIRST_US    250000
-#define PING_MAX_US      15000000
-#define PING_IDLE_US     25000000 // nothing live: keep address translators awake
-#define CREDIT_IMPLICIT  4096     // section 7, Credit
-#define CREDIT_FIRST     65536
+#define REPORT_DUE_US   25000  // PROTOCOL.md section 7, Reports
+#define STALL_MIN_US    400000 // section 7, Silence
+#define PING_FIRST_US   250000
+#define PING_MAX_US     15000000
+#define PING_IDLE_US    25000000 // nothing live: keep address translators awake
+#define CREDIT_IMPLICIT 4096     // section 7, Credit
+#define CREDIT_FIRST    65536
+#define WINDOW_STEP                                                                      \
+	262144 // taken bytes are told at a quarter of the window, at most this
 #define DGRAM_AGE_US     100000 // older ones are dropped, DNS after a second
 #define DGRAM_AGE_DNS_US 1000000
 #define GONE_MAX         16384 // answers to ids we do not have, waiting
