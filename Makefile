@@ -67,9 +67,20 @@ $(BUILD)/bench/%: $(BUILD)/tests/bench/%.o $(LIB)
 check-unit: $(TESTS)
 	@for t in $(TESTS); do echo "TEST $$t"; $$t || exit 1; done
 
+# tests/bench/*.c: one program each, with benchlib; docs/bench.md says what is measured
+BENCHES := $(patsubst tests/bench/%.c,$(BUILD)/bench/%,\
+             $(filter-out tests/bench/benchlib.c,$(wildcard tests/bench/*.c)))
+
+$(BUILD)/bench/%: $(BUILD)/tests/bench/%.o $(BUILD)/tests/bench/benchlib.o
+	@mkdir -p $(@D)
+	$(CC) $(LDFLAGS) -o $@ $^ $(shell $(PKG_CONFIG) --libs libcrypto)
+
+bench: all $(BENCHES)
+	/usr/bin/python3 tests/bench/bench.py --build $(BUILD) $(BENCH_ARGS)
+
 clean:
 	rm -rf build
 
-.PHONY: all check-unit clean
+.PHONY: all bench check-unit clean
 .SECONDARY:
 -include $(shell find $(BUILD) -name '*.d' 2>/dev/null)
