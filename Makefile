@@ -75,12 +75,21 @@ $(BUILD)/bench/%: $(BUILD)/tests/bench/%.o $(BUILD)/tests/bench/benchlib.o
 	@mkdir -p $(@D)
 	$(CC) $(LDFLAGS) -o $@ $^ $(shell $(PKG_CONFIG) --libs libcrypto)
 
+# tests/tools/*.c: helpers of demo, bench and integration tests
+TOOLS := $(patsubst tests/tools/%.c,$(BUILD)/tools/%,$(wildcard tests/tools/*.c))
+
+$(BUILD)/tools/%: $(BUILD)/tests/tools/%.o
+	@mkdir -p $(@D)
+	$(CC) $(LDFLAGS) -o $@ $^
+
+tools: $(TOOLS)
+
 bench: all $(BENCHES)
 	/usr/bin/python3 tests/bench/bench.py --build $(BUILD) $(BENCH_ARGS)
 
 clean:
 	rm -rf build
 
-.PHONY: all bench check-unit clean
+.PHONY: all tools bench check-unit clean
 .SECONDARY:
 -include $(shell find $(BUILD) -name '*.d' 2>/dev/null)
