@@ -52,6 +52,7 @@ class Peer:
     ours = False
     phases = ("bulk", "short", "idle")
     programs = ()     # that have to be installed
+    may_fail = 0.0    # share of flows that may fail; more is an error
 
     def __init__(self, ctx):
         self.ctx = ctx
@@ -203,6 +204,8 @@ class V2Ray(Peer):
 
 class VMess(V2Ray):
     name, title = "vmess", "v2ray VMess aes-128-gcm over tcp"
+    # v2ray 4.34 takes about one new flow in a thousand for a replay and lets it hang.
+    may_fail = 0.01
 
     def inbound(self, user):
         return {"protocol": "vmess", "settings": {

@@ -144,6 +144,15 @@ def target_table(data):
         "Targets of DESIGN.md, section 5: not measured, Sallyport is not in this run."
 
 
+def failures(data):
+    """A line for each peer some of whose flows failed within what is allowed."""
+    for name, entry in data["peers"].items():
+        for phase in ("short", "idle"):
+            bad = sum(r["failed"] for r in entry["rounds"][phase])
+            if bad:
+                yield f"{name}: {bad} flows of all rounds of {phase} failed"
+
+
 def text(data):
     """The report for a reader; conclude() has been called."""
     opt, noise, machine = data["options"], data["noise"], data["machine"]
@@ -159,6 +168,7 @@ def text(data):
         "", measured_table(data), "", ratio_table(data), "", target_table(data)]
     names = {n: e["title"] for n, e in data["peers"].items()}
     parts += [""] + [f"{n}: {t}" for n, t in names.items()]
+    parts += failures(data)
     parts += [f"left out: {n}: {why}" for n, why in data["skipped"].items()]
     parts += [f"ERROR: {n}: {e['error']}" for n, e in data["peers"].items()
               if e["error"]]
