@@ -30,15 +30,14 @@ const char *sp_carrier_kind_word(enum sp_carrier_kind kind); // never NULL
 struct sp_tls;
 
 // TLS 1.3 only, ALPN http/1.1. PEM files: certificate with its chain, and its key. 0 and
-// *ret; SP_E_CONFIG: *ret_why (if not NULL) gets a static or OpenSSL text of what is
-// wrong; -ENOMEM.
+// *ret; SP_E_CONFIG: `ret_why` (or NULL) gets a text of what is wrong; -ENOMEM.
 int sp_tls_server_new(const char *cert_file, const char *key_file, struct sp_tls **ret,
 		      char *ret_why, size_t why_cap) SP_MUST_CHECK;
 
 struct sp_tls_client_options {
 	const char *ca_file; // PEM; NULL: the system's authorities
 	const uint8_t *pin;  // 32 bytes: SHA-256 of the server's certificate (DER), which
-			    // is then the only thing that is checked; or NULL
+			     // is then the only thing that is checked; or NULL
 };
 int sp_tls_client_new(const struct sp_tls_client_options *opt, struct sp_tls **ret,
 		      char *ret_why, size_t why_cap) SP_MUST_CHECK;
@@ -68,6 +67,11 @@ int sp_carrier_connect(const struct sp_carrier_dial *d,
 int sp_carrier_accepted(int fd, const struct sockaddr *peer, struct sp_tls *tls,
 			struct sp_carrier **ret) SP_MUST_CHECK;
 
+// Sets the options of a carrier in use: buffers kept short (TCP_NOTSENT_LOWAT), BBR where
+// there is one, TCP_USER_TIMEOUT 30 s, keepalive. For dialled ones, and for accepted ones
+// once the client has proven itself: a stranger must not see them.
+void sp_carrier_tune(struct sp_carrier *c);
+
 // ---- the pipe ----
 
 // Goes on with connect and TLS handshake. 0: done; -EAGAIN; else it failed: SP_E_AUTH
@@ -78,8 +82,8 @@ int sp_carrier_handshake(struct sp_carrier *c) SP_MUST_CHECK;
 // Reads what is there. Bytes (> 0); 0: the peer ended its direction; -EAGAIN; -ECONNRESET
 // and other errors. tls: of one TLS record at most. Does the handshake if it is not done.
 ssize_t sp_carrier_read(struct sp_carrier *c, uint8_t *buf, size_t cap) SP_MUST_CHECK;
-// Bytes taken (> 0, may be fewer than `len`); -EAGAIN; an error. After -EAGAIN the next
-// call must begin with the same bytes. len > 0.
+// Bytes taken (> 0, may be fewer than `len`; tls: one TLS record at most); -EAGAIN; an
+// error. After -EAGAIN the next call must begin with the same bytes. len > 0.
 ssize_t sp_carrier_write(struct sp_carrier *c, const uint8_t *buf,
 			 size_t len) SP_MUST_CHECK;
 // Ends this end's direction (close_notify, FIN) after what was written; the other goes

@@ -85,7 +85,9 @@ struct sp_link_dial {
 };
 // Starts; everything else comes by ops. What `d` points to is copied, but not the
 // carrier's TLS context. The session is attached when the first flight is sent (resume)
-// or answered (first contact). 0 and *ret, or an error (then no callback comes).
+// or answered (first contact). 0 and *ret, or an error (then no callback comes): those
+// of sp_carrier_connect; SP_E_LIMIT: ticket or pass too long; SP_E_CLOSED: the env is
+// being freed.
 int sp_link_dial(struct sp_link_env *env, const struct sp_link_dial *d,
 		 struct sp_link **ret) SP_MUST_CHECK;
 // For the engine's `ticket` op: the secret that goes with ticket number `index` (0, 1).
