@@ -10,7 +10,7 @@
 //
 // `done` is called exactly once, from the event loop and never from within wrk_dial_tcp
 // or wrk_dial_udp, unless the dial is cancelled. `journal` may also be called from within
-// wrk_dial_cancel and wrk_dialer_free.
+// wrk_dial_cancel and wrk_dialer_free; it must not call into this module.
 #ifndef WRK_DIAL_H
 #define WRK_DIAL_H
 
@@ -38,7 +38,7 @@ struct wrk_dialer_options {
 	uint32_t resolution_delay_ms; // A came, AAAA not yet: RFC 8305 section 3 (50)
 	uint32_t attempt_min_ms; // an attempt keeps its place so long while addresses are
 				 // left; then it gives way (2,500)
-	uint32_t max_attempts;   // addresses tried in one dial (8)
+	uint32_t max_attempts;   // addresses tried in one dial, at most 255 (8)
 	uint32_t max_dials;      // under way; beyond, refused (8,192)
 };
 void wrk_dialer_options_default(struct wrk_dialer_options *ret); // pointers are NULL
@@ -46,7 +46,7 @@ void wrk_dialer_options_default(struct wrk_dialer_options *ret); // pointers are
 // base, resolve and policy outlive it. 0 and *ret; -EINVAL: a NULL or a zero; -ENOMEM.
 int wrk_dialer_new(const struct wrk_dialer_options *opt,
 		   struct wrk_dialer **ret) SP_MUST_CHECK;
-// Dials under way are cancelled. NULL is fine.
+// Dials under way are cancelled. Not inside a callback. NULL is fine.
 void wrk_dialer_free(struct wrk_dialer *d);
 // For addresses that are judged from now on; the old one may be freed afterwards.
 void wrk_dialer_set_policy(struct wrk_dialer *d, const struct wrk_policy *policy);

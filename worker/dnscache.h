@@ -26,9 +26,8 @@ int wrk_dnscache_new(const struct wrk_dnscache_options *opt,
 		     struct wrk_dnscache **ret) SP_MUST_CHECK;
 void wrk_dnscache_free(struct wrk_dnscache *c); // NULL is fine
 
-// `name`: any case, with or without the final dot, at most SP_NAME_MAX + 1 bytes. True
-// and *ret, whose ttl_s is what is left of it, if there is an entry that has not expired.
-// `now_ms`: monotonic.
+// `name`: as wrk_dnsname_fold gives it. True and *ret, whose ttl_s is what is left of it,
+// if there is an entry that has not expired. `now_ms`: monotonic.
 bool wrk_dnscache_get(struct wrk_dnscache *c, const char *name, int family,
 		      uint64_t now_ms, struct wrk_dnsanswer *ret);
 // Keeps `a` for its clamped ttl_s, in place of what was there. Answers of local faults

@@ -4,10 +4,12 @@
 #ifndef WRK_DNSMSG_H
 #define WRK_DNSMSG_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/socket.h>
 
+#include "lib/addr.h"
 #include "lib/err.h"
 #include "lib/reason.h"
 
@@ -23,6 +25,11 @@ struct wrk_dnsanswer {
 	unsigned n;
 	uint8_t addr[WRK_DNS_ADDRS_MAX][16]; // the first 4 bytes for AF_INET
 };
+
+// A name in the one form in which names are compared: lower case, no final dot (RFC
+// 4343). False if it is empty or longer than SP_NAME_MAX. `ret` has room for SP_NAME_MAX
+// + 1.
+bool wrk_dnsname_fold(const char *name, char *ret);
 
 // Reads a whole response. Every address record of the family in the answer section
 // counts: whoever asked a recursive server believes it about the name it asked for. ttl_s

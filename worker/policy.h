@@ -5,10 +5,12 @@
 // The decision, in this order:
 //  1. Port 0 is refused.
 //  2. The operator's rules, in their order; the first that matches decides. A deny
-//     refuses. An allow lifts the built-in refusals of what it names: with an address
-//     range those of addresses, with a port those of ports, and nothing else. So `*:25`
-//     opens SMTP but no private address, and `10.0.0.0/8` opens that network but not SMTP
-//     in it; `10.0.0.0/8:25` does. A range of prefix length 0 names no range, like `*`.
+//     refuses. An allow lifts the built-in refusals that it names, and no other: that of
+//     a block of addresses if its range lies inside the block, that of a port if it has
+//     ports. So `*:25` opens SMTP but no private address; `10.0.0.0/8` opens that network
+//     but not SMTP in it, `10.0.0.0/8:25` does; `169.254.0.0/16` opens link-local
+//     addresses but not 169.254.169.254, which has a row of its own; `0.0.0.0/0` and
+//     `0.0.0.0/1` open nothing.
 //  3. The built-in refusals that were not lifted: addresses that are not globally
 //     reachable (table in policy.c with its sources), and TCP port 25.
 //  4. Everything else is allowed.

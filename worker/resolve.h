@@ -37,7 +37,8 @@ void wrk_resolve_options_default(struct wrk_resolve_options *ret); // base is NU
 // or bad limits of the cache; -ENOMEM.
 int wrk_resolve_new(const struct wrk_resolve_options *opt,
 		    struct wrk_resolve **ret) SP_MUST_CHECK;
-// Look-ups that still wait are forgotten without a call; their handles die. NULL is fine.
+// Look-ups that still wait are forgotten without a call; their handles die. Not inside a
+// callback. NULL is fine.
 void wrk_resolve_free(struct wrk_resolve *r);
 
 // One family's answer, valid during the call. `last`: no other follows and the handle is
@@ -56,6 +57,9 @@ int wrk_resolve_start(struct wrk_resolve *r, const char *name,
 // No call comes any more; others who wait for the name still get theirs, and the answer
 // goes to the cache. Allowed inside a callback. NULL is fine.
 void wrk_resolve_cancel(struct wrk_lookup *l);
+
+// The clock of its options, in milliseconds.
+uint64_t wrk_resolve_now_ms(const struct wrk_resolve *r);
 
 struct wrk_resolve_stats {
 	struct wrk_dnscache_stats cache;
