@@ -1,0 +1,94 @@
+// The bodies of the two signed configs, JSON: what a worker enforces and what a client
+// dials. Parsed into structs and checked; every error names the JSON path, what was found
+// and what is wanted. No I/O, no clock. Not here: signatures (lib/signed.h), exit policy
+// rules, which the worker compiles (lib/policy.h).
+#ifndef SP_FLEET_H
+#define SP_FLEET_H
+
+#include "lib/addr.h"
+#include "lib/carrier.h"
+#include "lib/pass.h"
+#include "lib/signed.h"
+
+#define SP_FLEET_FORMAT       1
+#define SP_FLEET_NAME_MAX     32 // bytes of a tier, group, exit or region name
+#define SP_FLEET_TIERS_MAX    64
+#define SP_FLEET_RULES_MAX    1024
+#define SP_FLEET_REVOKED_MAX  65536
+#define SP_FLEET_EXITS_MAX    256
+#define SP_FLEET_CARRIERS_MAX 8
+#define SP_FLEET_WHY_MAX      320 // fits any error text with its NUL
+
+struct sp_fleet_revision {
+	uint32_t epoch;
+	uint64_t sequence;
+};
+// < 0: a is older than b; 0: the same; > 0: newer.
+int sp_fleet_revision_compare(const struct sp_fleet_revision *a,
+			      const struct sp_fleet_revision *b);
+
+struct sp_fleet_tier { // 0: the worker's own limit
+	char name[SP_FLEET_NAME_MAX + 1];
+	uint32_t max_sessions; // of one user
+	uint32_t max_streams;  // of one session
+	uint32_t max_flows;
+	uint64_t rate_bps; // bytes a second
+};
+
+// ---- kind 2: worker config ----
+
+struct sp_fleet_worker {
+	struct sp_fleet_revision revision;
+	uint64_t issued_s, expires_s;      // Unix; expires 0: never
+	char group[SP_FLEET_NAME_MAX + 1]; // "" : every pass is admitted
+	struct sp_fleet_tier *tiers;
+	size_t n_tiers;
+	char **rules; // exit policy in order, texts such as "deny 10.0.0.0/8"
+	size_t n_rules;
+	struct sp_signed_keys pass_keys; // may sign passes
+	uint8_t (*revoked)[16];          // serials, sorted
+	size_t n_revoked;
+};
+
+// 0 and *ret; SP_E_CONFIG, SP_E_LIMIT, -ENOMEM with a text in `why` (SP_FLEET_WHY_MAX).
+int sp_fleet_worker_parse(const void *json, size_t len, struct sp_fleet_worker **ret,
+			  char *why, size_t cap) SP_MUST_CHECK;
+void sp_fleet_worker_free(struct sp_fleet_worker *f); // NULL is fine
+const struct sp_fleet_tier *sp_fleet_find_tier(const struct sp_fleet_worker *f,
+					       const char *name); // NULL: no such
+bool sp_fleet_is_revoked(const struct sp_fleet_worker *f, const uint8_t *serial);
+// The worker has no group, or the pass has none, or they have one in common.
+bool sp_fleet_admits(const struct sp_fleet_worker *f, const struct sp_pass *pass);
+
+// ---- kind 3: client config ----
+
+struct sp_fleet_carrier {
+	enum sp_carrier_kind kind;
+	struct sp_target address;
+	char server_name[SP_NAME_MAX + 1]; // tls: SNI; "": none
+	bool pinned;
+	uint8_t pin[32]; // tls: SHA-256 of the certificate, if pinned
+	char *ca_file;   // tls: or NULL: the system's authorities
+};
+
+struct sp_fleet_exit {
+	char name[SP_FLEET_NAME_MAX + 1];
+	char region[SP_FLEET_NAME_MAX + 1];
+	uint64_t home_id;
+	uint8_t public_key[32];
+	struct sp_fleet_carrier carriers[SP_FLEET_CARRIERS_MAX]; // in order of preference
+	size_t n_carriers;
+};
+
+struct sp_fleet_client {
+	struct sp_fleet_revision revision;
+	uint64_t issued_s, expires_s;
+	struct sp_fleet_exit *exits; // in order of preference
+	size_t n_exits;
+};
+
+int sp_fleet_client_parse(const void *json, size_t len, struct sp_fleet_client **ret,
+			  char *why, size_t cap) SP_MUST_CHECK;
+void sp_fleet_client_free(struct sp_fleet_client *f); // NULL is fine
+
+#endif
