@@ -262,5 +262,36 @@ class Trojan(Peer):
         self.wait_ready()
 
 
-ALL = [Direct, RawLoop, RawLoopBatched, Shadowsocks, VMess, VlessTls, Trojan, Vless]
+class Sallyport(Peer):
+    """Our worker and client over one carrier; a subclass names the carrier."""
+
+    ours = True
+    carrier = ""
+    # folder of the source -> program
+    own = {"worker": "sallyport-worker", "client": "sallyport", "ctl": "sallyportctl"}
+
+    def missing(self):
+        """Left out only while a program's main.c is not in the tree."""
+        gone = [program for folder, program in self.own.items()
+                if not os.path.exists(os.path.join(self.ctx.source, folder, "main.c"))]
+        return f"not written yet: {', '.join(gone)}" if gone else None
+
+    def start(self):
+        gone = [p for p in self.own.values()
+                if not os.access(os.path.join(self.ctx.build, "bin", p), os.X_OK)]
+        if gone:
+            raise BenchError(f"not built: {', '.join(gone)}")
+        raise BenchError("the programs exist, but no configuration for them is made here")
+
+
+class SallyportTcp(Sallyport):
+    name, title, carrier = "sallyport-tcp", "Sallyport over tcp", "tcp"
+
+
+class SallyportTls(Sallyport):
+    name, title, carrier = "sallyport-tls", "Sallyport over tls", "tls"
+
+
+ALL = [Direct, RawLoop, RawLoopBatched, SallyportTcp, SallyportTls, Shadowsocks, VMess,
+       VlessTls, Trojan, Vless]
 NOT_BY_DEFAULT = {"vless"}
