@@ -448,11 +448,11 @@ static void offer(struct wrk_dial *l, int f, const uint8_t *addr)
 		c = &l->found[f];
 	}
 	make_sockaddr(f, addr, l->port, &ss);
-	enum wrk_policy_verdict v = wrk_policy_check(
-		l->d->opt.policy, l->type == SOCK_STREAM ? WRK_PROTO_TCP : WRK_PROTO_UDP,
+	enum sp_policy_verdict v = sp_policy_check(
+		l->d->opt.policy, l->type == SOCK_STREAM ? SP_PROTO_TCP : SP_PROTO_UDP,
 		(struct sockaddr *)&ss);
 	l->d->stats.policy[v]++;
-	if (v != WRK_POLICY_ALLOWED)
+	if (v != SP_POLICY_ALLOWED)
 		l->refused = true;
 	else if (c->n < WRK_DNS_ADDRS_MAX)
 		memcpy(c->addr[c->n++], addr, f == V4 ? 4 : 16);
@@ -556,7 +556,7 @@ const struct wrk_dialer_stats *wrk_dialer_stats(const struct wrk_dialer *d)
 	return &d->stats;
 }
 
-void wrk_dialer_set_policy(struct wrk_dialer *d, const struct wrk_policy *policy)
+void wrk_dialer_set_policy(struct wrk_dialer *d, const struct sp_policy *policy)
 {
 	d->opt.policy = policy;
 }

@@ -18,8 +18,8 @@
 #include <stdint.h>
 
 #include "lib/addr.h"
+#include "lib/policy.h"
 #include "lib/reason.h"
-#include "worker/policy.h"
 #include "worker/resolve.h"
 #include "worker/socket.h"
 
@@ -31,7 +31,7 @@ struct wrk_dial;
 struct wrk_dialer_options {
 	struct event_base *base;
 	struct wrk_resolve *resolve;
-	const struct wrk_policy *policy;
+	const struct sp_policy *policy;
 	struct wrk_socket_options socket;
 	uint32_t deadline_ms;         // of a dial, resolving included (10,000)
 	uint32_t attempt_delay_ms;    // RFC 8305 section 5 (250)
@@ -49,7 +49,7 @@ int wrk_dialer_new(const struct wrk_dialer_options *opt,
 // Dials under way are cancelled. Not inside a callback. NULL is fine.
 void wrk_dialer_free(struct wrk_dialer *d);
 // For addresses that are judged from now on; the old one may be freed afterwards.
-void wrk_dialer_set_policy(struct wrk_dialer *d, const struct wrk_policy *policy);
+void wrk_dialer_set_policy(struct wrk_dialer *d, const struct sp_policy *policy);
 
 struct wrk_dial_ops {
 	void (*journal)(void *ctx, unsigned place, int fd); // may be NULL
@@ -79,11 +79,11 @@ int wrk_dial_udp(struct wrk_dialer *d, const struct sp_target *target,
 void wrk_dial_cancel(struct wrk_dial *d);
 
 struct wrk_dialer_stats {
-	uint64_t started, refused;             // refused: SP_E_LIMIT
-	uint64_t attempts;                     // calls of connect
-	uint64_t ended[SP_REASON__LAST + 1];   // by reason; NONE: succeeded
-	uint64_t policy[WRK_POLICY__LAST + 1]; // verdicts, one per address
-	uint32_t dials;                        // under way now
+	uint64_t started, refused;            // refused: SP_E_LIMIT
+	uint64_t attempts;                    // calls of connect
+	uint64_t ended[SP_REASON__LAST + 1];  // by reason; NONE: succeeded
+	uint64_t policy[SP_POLICY__LAST + 1]; // verdicts, one per address
+	uint32_t dials;                       // under way now
 };
 const struct wrk_dialer_stats *wrk_dialer_stats(const struct wrk_dialer *d);
 

@@ -23,7 +23,7 @@ struct fixture {
 	struct event_base *base;
 	struct dns_world world;
 	struct wrk_resolve *r;
-	struct wrk_policy *policy;
+	struct sp_policy *policy;
 	struct wrk_dialer *d;
 	bool inside;
 	struct { // a listener that answers nobody: its queue is full
@@ -170,8 +170,8 @@ static void setup(struct dw_name *names, size_t n)
 
 static void add_rule(const char *rule)
 {
-	char error[WRK_POLICY_ERROR_MAX];
-	assert_int_equal(wrk_policy_add(fx.policy, rule, error, sizeof(error)), 0);
+	char error[SP_POLICY_ERROR_MAX];
+	assert_int_equal(sp_policy_add(fx.policy, rule, error, sizeof(error)), 0);
 }
 
 static void dialer_options(struct wrk_dialer_options *o)
@@ -192,7 +192,7 @@ static void open_parts(void)
 	o.servers = &server;
 	o.nservers = 1;
 	assert_int_equal(wrk_resolve_new(&o, &fx.r), 0);
-	assert_int_equal(wrk_policy_new(&fx.policy), 0);
+	assert_int_equal(sp_policy_new(&fx.policy), 0);
 	add_rule("127.0.0.0/8");
 	add_rule("[::1]");
 }
@@ -214,7 +214,7 @@ static void teardown(void)
 {
 	wrk_dialer_free(fx.d);
 	wrk_resolve_free(fx.r);
-	wrk_policy_free(fx.policy);
+	sp_policy_free(fx.policy);
 	for (unsigned h = 0; h < fx.nholes; h++) {
 		close(fx.holes[h].fd);
 		for (unsigned i = 0; i < fx.holes[h].n; i++)
@@ -349,8 +349,8 @@ static void test_failures_have_their_reasons(void **state)
 	dial_fails("none.test", 80, "no-address");
 	const struct wrk_dialer_stats *s = wrk_dialer_stats(fx.d);
 	assert_int_equal(s->ended[SP_REASON_POLICY], 6);
-	assert_int_equal(s->policy[WRK_POLICY_METADATA], 1);
-	assert_int_equal(s->policy[WRK_POLICY_SMTP], 1);
+	assert_int_equal(s->policy[SP_POLICY_METADATA], 1);
+	assert_int_equal(s->policy[SP_POLICY_SMTP], 1);
 	assert_int_equal(s->dials, 0);
 	teardown();
 }
@@ -390,13 +390,13 @@ static void test_policy_is_asked_about_each_resolved_address(void **state)
 	assert_int_equal(q.reason, SP_REASON_NONE);
 	assert_int_equal(q.journaled, 1);
 	assert_int_equal(wrk_dialer_stats(fx.d)->attempts, 1);
-	assert_int_equal(wrk_dialer_stats(fx.d)->policy[WRK_POLICY_PRIVATE], 2);
+	assert_int_equal(wrk_dialer_stats(fx.d)->policy[SP_POLICY_PRIVATE], 2);
 	close(q.fd);
 	// a new policy holds for the next dial
-	struct wrk_policy *strict;
-	assert_int_equal(wrk_policy_new(&strict), 0);
+	struct sp_policy *strict;
+	assert_int_equal(sp_policy_new(&strict), 0);
 	wrk_dialer_set_policy(fx.d, strict);
-	wrk_policy_free(fx.policy);
+	sp_policy_free(fx.policy);
 	fx.policy = strict;
 	dial_fails("mixed.test", port, "policy");
 	close(l);

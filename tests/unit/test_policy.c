@@ -7,10 +7,10 @@
 
 #include <cmocka.h>
 
-#include "worker/policy.h"
+#include "lib/policy.h"
 
-static enum wrk_policy_verdict check(const struct wrk_policy *p, enum wrk_proto proto,
-				     const char *addr, uint16_t port)
+static enum sp_policy_verdict check(const struct sp_policy *p, enum sp_proto proto,
+				    const char *addr, uint16_t port)
 {
 	struct sockaddr_storage ss = {0};
 	struct sockaddr_in *in = (struct sockaddr_in *)&ss;
@@ -24,21 +24,21 @@ static enum wrk_policy_verdict check(const struct wrk_policy *p, enum wrk_proto 
 		in->sin_port = htons(port);
 		assert_int_equal(inet_pton(AF_INET, addr, &in->sin_addr), 1);
 	}
-	return wrk_policy_check(p, proto, (struct sockaddr *)&ss);
+	return sp_policy_check(p, proto, (struct sockaddr *)&ss);
 }
 
 #define assert_verdict(p, addr, port, expected)                                          \
-	assert_string_equal(wrk_policy_word(check((p), WRK_PROTO_TCP, (addr), (port))),  \
+	assert_string_equal(sp_policy_word(check((p), SP_PROTO_TCP, (addr), (port))),    \
 			    (expected))
 
 // The policy of these rules; NULL ends them.
-static struct wrk_policy *policy(const char *const *rules)
+static struct sp_policy *policy(const char *const *rules)
 {
-	struct wrk_policy *p;
-	char error[WRK_POLICY_ERROR_MAX];
-	assert_int_equal(wrk_policy_new(&p), 0);
+	struct sp_policy *p;
+	char error[SP_POLICY_ERROR_MAX];
+	assert_int_equal(sp_policy_new(&p), 0);
 	for (; *rules; rules++)
-		if (wrk_policy_add(p, *rules, error, sizeof(error)))
+		if (sp_policy_add(p, *rules, error, sizeof(error)))
 			fail_msg("%s: %s", *rules, error);
 	return p;
 }
@@ -256,24 +256,24 @@ static const struct {
 
 static void test_builtin_table_judges_each_address(void **state)
 {
-	struct wrk_policy *p = POLICY(NULL);
+	struct sp_policy *p = POLICY(NULL);
 	(void)state;
 	assert_true(sizeof(addresses) / sizeof(addresses[0]) > 150);
 	for (size_t i = 0; i < sizeof(addresses) / sizeof(addresses[0]); i++) {
 		const char *tcp =
-			wrk_policy_word(check(p, WRK_PROTO_TCP, addresses[i].addr, 443));
+			sp_policy_word(check(p, SP_PROTO_TCP, addresses[i].addr, 443));
 		const char *udp =
-			wrk_policy_word(check(p, WRK_PROTO_UDP, addresses[i].addr, 53));
+			sp_policy_word(check(p, SP_PROTO_UDP, addresses[i].addr, 53));
 		if (strcmp(tcp, addresses[i].word) || strcmp(udp, addresses[i].word))
 			fail_msg("%s: tcp %s, udp %s, should be %s", addresses[i].addr,
 				 tcp, udp, addresses[i].word);
 	}
-	wrk_policy_free(p);
+	sp_policy_free(p);
 }
 
 static void test_smtp_is_refused_over_tcp_only(void **state)
 {
-	struct wrk_policy *p = POLICY(NULL);
+	struct sp_policy *p = POLICY(NULL);
 	(void)state;
 	assert_verdict(p, "8.8.8.8", 25, "smtp");
 	assert_verdict(p, "2606:4700::1", 25, "smtp");
@@ -282,25 +282,25 @@ static void test_smtp_is_refused_over_tcp_only(void **state)
 	assert_verdict(p, "8.8.8.8", 26, "allowed");
 	assert_verdict(p, "8.8.8.8", 465, "allowed");
 	assert_verdict(p, "8.8.8.8", 587, "allowed");
-	assert_int_equal(check(p, WRK_PROTO_UDP, "8.8.8.8", 25), WRK_POLICY_ALLOWED);
-	wrk_policy_free(p);
+	assert_int_equal(check(p, SP_PROTO_UDP, "8.8.8.8", 25), SP_POLICY_ALLOWED);
+	sp_policy_free(p);
 }
 
 static void test_port_zero_and_other_families_are_refused(void **state)
 {
-	struct wrk_policy *p = POLICY("*:1-65535");
+	struct sp_policy *p = POLICY("*:1-65535");
 	struct sockaddr sa = {.sa_family = AF_UNIX};
 	(void)state;
 	assert_verdict(p, "8.8.8.8", 0, "port");
 	assert_verdict(p, "2606:4700::1", 0, "port");
-	assert_int_equal(wrk_policy_check(p, WRK_PROTO_TCP, &sa), WRK_POLICY_FAMILY);
-	wrk_policy_free(p);
+	assert_int_equal(sp_policy_check(p, SP_PROTO_TCP, &sa), SP_POLICY_FAMILY);
+	sp_policy_free(p);
 }
 
 static void test_allowed_range_opens_its_block_and_nothing_beside(void **state)
 {
-	struct wrk_policy *p = POLICY("127.0.0.0/8", "allow 10.2.0.0/16:443",
-				      "[fd00::]/8:8000-8010", "[::1]");
+	struct sp_policy *p = POLICY("127.0.0.0/8", "allow 10.2.0.0/16:443",
+				     "[fd00::]/8:8000-8010", "[::1]");
 	(void)state;
 	assert_verdict(p, "127.0.0.1", 80, "allowed");
 	assert_verdict(p, "127.255.1.1", 65535, "allowed");
@@ -315,12 +315,12 @@ static void test_allowed_range_opens_its_block_and_nothing_beside(void **state)
 	assert_verdict(p, "fc12::1", 8000, "private");
 	assert_verdict(p, "::1", 80, "allowed");
 	assert_verdict(p, "::2", 80, "unspecified");
-	wrk_policy_free(p);
+	sp_policy_free(p);
 }
 
 static void test_allow_lifts_only_what_it_names(void **state)
 {
-	struct wrk_policy *p = POLICY("10.0.0.0/8", "172.16.0.0/12:25", "*:25");
+	struct sp_policy *p = POLICY("10.0.0.0/8", "172.16.0.0/12:25", "*:25");
 	(void)state;
 	assert_verdict(p, "10.1.1.1", 80, "allowed");
 	assert_verdict(p, "10.1.1.1", 25, "smtp"); // the first rule that matches decides
@@ -329,29 +329,29 @@ static void test_allow_lifts_only_what_it_names(void **state)
 	assert_verdict(p, "8.8.8.8", 25, "allowed");
 	assert_verdict(p, "192.168.1.1", 25, "private");
 	assert_verdict(p, "127.0.0.1", 25, "loopback");
-	wrk_policy_free(p);
+	sp_policy_free(p);
 }
 
 static void test_range_wider_than_a_block_does_not_open_it(void **state)
 {
-	struct wrk_policy *p = POLICY("0.0.0.0/0", "[::]/0");
+	struct sp_policy *p = POLICY("0.0.0.0/0", "[::]/0");
 	(void)state;
 	for (size_t i = 0; i < sizeof(addresses) / sizeof(addresses[0]); i++)
 		assert_verdict(p, addresses[i].addr, 443, addresses[i].word);
-	wrk_policy_free(p);
+	sp_policy_free(p);
 	p = POLICY("0.0.0.0/1", "128.0.0.0/1", "*", "*:1-65535", "[8000::]/1");
 	assert_verdict(p, "10.1.1.1", 80, "private");
 	assert_verdict(p, "192.168.1.1", 80, "private");
 	assert_verdict(p, "127.0.0.1", 80, "loopback");
 	assert_verdict(p, "fd00::1", 80, "private");
 	assert_verdict(p, "fe80::1", 80, "link-local");
-	wrk_policy_free(p);
+	sp_policy_free(p);
 }
 
 static void test_metadata_opens_by_its_own_address_only(void **state)
 {
-	struct wrk_policy *p = POLICY("169.254.0.0/16", "[fd00::]/8", "100.64.0.0/10",
-				      "192.0.0.0/24", "168.63.0.0/16");
+	struct sp_policy *p = POLICY("169.254.0.0/16", "[fd00::]/8", "100.64.0.0/10",
+				     "192.0.0.0/24", "168.63.0.0/16");
 	(void)state;
 	assert_verdict(p, "169.254.1.1", 80, "allowed");
 	assert_verdict(p, "169.254.169.254", 80, "metadata");
@@ -360,16 +360,16 @@ static void test_metadata_opens_by_its_own_address_only(void **state)
 	assert_verdict(p, "100.100.100.200", 80, "metadata");
 	assert_verdict(p, "192.0.0.192", 80, "metadata");
 	assert_verdict(p, "168.63.129.16", 80, "metadata");
-	wrk_policy_free(p);
+	sp_policy_free(p);
 	p = POLICY("169.254.169.254:80");
 	assert_verdict(p, "169.254.169.254", 80, "allowed");
 	assert_verdict(p, "169.254.169.254", 81, "metadata");
-	wrk_policy_free(p);
+	sp_policy_free(p);
 }
 
 static void test_first_matching_rule_decides(void **state)
 {
-	struct wrk_policy *p =
+	struct sp_policy *p =
 		POLICY("deny 10.9.0.0/16", "allow 10.0.0.0/8", "deny 8.8.8.8:53",
 		       "deny *:6881-6889", "allow 9.9.9.9:6881", "deny [2606::]/16");
 	(void)state;
@@ -382,23 +382,23 @@ static void test_first_matching_rule_decides(void **state)
 	assert_verdict(p, "2001:4860::1", 6889, "rule");
 	assert_verdict(p, "2001:4860::1", 6890, "allowed");
 	assert_verdict(p, "2606:4700::1", 443, "rule");
-	wrk_policy_free(p);
+	sp_policy_free(p);
 }
 
 static void test_a_deny_of_everything_leaves_what_was_allowed_before(void **state)
 {
-	struct wrk_policy *p = POLICY("93.184.0.0/16:443", "deny *");
+	struct sp_policy *p = POLICY("93.184.0.0/16:443", "deny *");
 	(void)state;
 	assert_verdict(p, "93.184.216.34", 443, "allowed");
 	assert_verdict(p, "93.184.216.34", 80, "rule");
 	assert_verdict(p, "8.8.8.8", 443, "rule");
 	assert_verdict(p, "2606:4700::1", 443, "rule");
-	wrk_policy_free(p);
+	sp_policy_free(p);
 }
 
 static void test_embedded_addresses_obey_the_rules_of_ipv4(void **state)
 {
-	struct wrk_policy *p = POLICY("127.0.0.1", "deny 8.8.8.8");
+	struct sp_policy *p = POLICY("127.0.0.1", "deny 8.8.8.8");
 	static const char *const forms_of_loopback[] = {"::ffff:127.0.0.1",
 							"64:ff9b::127.0.0.1",
 							"2002:7f00:1::1", "::127.0.0.1"};
@@ -411,32 +411,32 @@ static void test_embedded_addresses_obey_the_rules_of_ipv4(void **state)
 		assert_verdict(p, forms_of_loopback[i], 80, "allowed");
 	for (size_t i = 0; i < 6; i++)
 		assert_verdict(p, forms_of_denied[i], 80, "rule");
-	wrk_policy_free(p);
+	sp_policy_free(p);
 }
 
 static void test_naming_a_translation_prefix_does_not_open_what_is_behind_it(void **state)
 {
-	struct wrk_policy *p = POLICY("[64:ff9b::]/96", "[2002::]/16", "[2001::]/32",
-				      "[64:ff9b:1::]/48", "[::]/96");
+	struct sp_policy *p = POLICY("[64:ff9b::]/96", "[2002::]/16", "[2001::]/32",
+				     "[64:ff9b:1::]/48", "[::]/96");
 	(void)state;
 	assert_verdict(p, "64:ff9b::10.0.0.1", 80, "private");
 	assert_verdict(p, "64:ff9b::8.8.8.8", 80, "allowed");
 	assert_verdict(p, "2002:a00:1::", 80, "private");
 	assert_verdict(p, "64:ff9b:1::127.0.0.1", 80, "loopback");
 	assert_verdict(p, "::127.0.0.1", 80, "loopback");
-	wrk_policy_free(p);
+	sp_policy_free(p);
 }
 
 static void test_mapped_range_in_a_rule_is_the_ipv4_range(void **state)
 {
-	struct wrk_policy *p = POLICY("[::ffff:10.0.0.0]/104", "deny [::ffff:8.8.8.8]");
+	struct sp_policy *p = POLICY("[::ffff:10.0.0.0]/104", "deny [::ffff:8.8.8.8]");
 	(void)state;
 	assert_verdict(p, "10.1.1.1", 80, "allowed");
 	assert_verdict(p, "::ffff:10.1.1.1", 80, "allowed");
 	assert_verdict(p, "11.1.1.1", 80, "allowed");
 	assert_verdict(p, "192.168.1.1", 80, "private");
 	assert_verdict(p, "8.8.8.8", 80, "rule");
-	wrk_policy_free(p);
+	sp_policy_free(p);
 }
 
 static void test_wrong_rules_are_refused_and_the_error_says_why(void **state)
@@ -487,12 +487,12 @@ static void test_wrong_rules_are_refused_and_the_error_says_why(void **state)
 		{"[10.0.0.1]", "not an IPv6"},
 		{"[fd00::]]/8", "behind the rule"},
 	};
-	struct wrk_policy *p = POLICY("10.0.0.0/8:443");
-	char error[WRK_POLICY_ERROR_MAX];
+	struct sp_policy *p = POLICY("10.0.0.0/8:443");
+	char error[SP_POLICY_ERROR_MAX];
 	(void)state;
 	for (size_t i = 0; i < sizeof(wrong) / sizeof(wrong[0]); i++) {
 		error[0] = '\0';
-		if (wrk_policy_add(p, wrong[i].rule, error, sizeof(error)) !=
+		if (sp_policy_add(p, wrong[i].rule, error, sizeof(error)) !=
 		    SP_E_MALFORMED)
 			fail_msg("'%s' was not refused", wrong[i].rule);
 		if (!strstr(error, wrong[i].says))
@@ -501,34 +501,34 @@ static void test_wrong_rules_are_refused_and_the_error_says_why(void **state)
 	}
 	assert_verdict(p, "10.1.1.1", 443, "allowed");
 	assert_verdict(p, "10.1.1.1", 80, "private");
-	wrk_policy_free(p);
+	sp_policy_free(p);
 }
 
 static void test_rules_have_a_limit(void **state)
 {
-	struct wrk_policy *p = POLICY(NULL);
-	char error[WRK_POLICY_ERROR_MAX];
+	struct sp_policy *p = POLICY(NULL);
+	char error[SP_POLICY_ERROR_MAX];
 	(void)state;
-	for (int i = 0; i < WRK_POLICY_RULES_MAX; i++)
+	for (int i = 0; i < SP_POLICY_RULES_MAX; i++)
 		assert_int_equal(
-			wrk_policy_add(p, "\t10.0.0.1:443 ", error, sizeof(error)), 0);
-	assert_int_equal(wrk_policy_add(p, "10.0.0.2", error, sizeof(error)), SP_E_LIMIT);
+			sp_policy_add(p, "\t10.0.0.1:443 ", error, sizeof(error)), 0);
+	assert_int_equal(sp_policy_add(p, "10.0.0.2", error, sizeof(error)), SP_E_LIMIT);
 	assert_non_null(strstr(error, "1024"));
 	assert_verdict(p, "10.0.0.2", 443, "private");
-	wrk_policy_free(p);
-	wrk_policy_free(NULL);
+	sp_policy_free(p);
+	sp_policy_free(NULL);
 }
 
 static void test_every_verdict_has_its_own_word(void **state)
 {
 	(void)state;
-	for (int i = 0; i <= WRK_POLICY__LAST; i++) {
-		assert_string_not_equal(wrk_policy_word((enum wrk_policy_verdict)i),
+	for (int i = 0; i <= SP_POLICY__LAST; i++) {
+		assert_string_not_equal(sp_policy_word((enum sp_policy_verdict)i),
 					"unknown");
 		for (int k = 0; k < i; k++)
 			assert_string_not_equal(
-				wrk_policy_word((enum wrk_policy_verdict)i),
-				wrk_policy_word((enum wrk_policy_verdict)k));
+				sp_policy_word((enum sp_policy_verdict)i),
+				sp_policy_word((enum sp_policy_verdict)k));
 	}
 }
 

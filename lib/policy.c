@@ -1,4 +1,4 @@
-#include "worker/policy.h"
+#include "lib/policy.h"
 
 #include <arpa/inet.h>
 #include <errno.h>
@@ -23,14 +23,14 @@ struct rule {
 	bool names_port;
 };
 
-struct wrk_policy {
+struct sp_policy {
 	struct rule *rules;
 	size_t n, cap;
 };
 
 struct refusal {
 	struct range range;
-	enum wrk_policy_verdict verdict; // ALLOWED: looked at no further in this table
+	enum sp_policy_verdict verdict; // ALLOWED: looked at no further in this table
 };
 
 #define V4(bits, ...)                                                                    \
@@ -55,52 +55,52 @@ struct refusal {
 // 2001::/23, whose few reachable entries are no destinations for users.
 static const struct refusal refusals[] = {
 	// clouds: AWS, GCP, Azure and others; AWS task credentials; Azure's wire server
-	{V4(32, 169, 254, 169, 254), WRK_POLICY_METADATA},
-	{V4(32, 169, 254, 170, 2), WRK_POLICY_METADATA},
-	{V4(32, 168, 63, 129, 16), WRK_POLICY_METADATA},
-	{V4(32, 100, 100, 100, 200), WRK_POLICY_METADATA},  // Alibaba
-	{V4(32, 192, 0, 0, 192), WRK_POLICY_METADATA},      // Oracle
-	{V4(8, 0), WRK_POLICY_UNSPECIFIED},                 // RFC 791 section 3.2
-	{V4(8, 10), WRK_POLICY_PRIVATE},                    // RFC 1918
-	{V4(10, 100, 64), WRK_POLICY_SHARED},               // RFC 6598
-	{V4(8, 127), WRK_POLICY_LOOPBACK},                  // RFC 1122 section 3.2.1.3
-	{V4(16, 169, 254), WRK_POLICY_LINK_LOCAL},          // RFC 3927
-	{V4(12, 172, 16), WRK_POLICY_PRIVATE},              // RFC 1918
-	{V4(24, 192, 0, 0), WRK_POLICY_RESERVED},           // RFC 6890 section 2.1
-	{V4(24, 192, 0, 2), WRK_POLICY_DOCUMENTATION},      // RFC 5737
-	{V4(24, 192, 88, 99), WRK_POLICY_RESERVED},         // RFC 7526, was 6to4 relays
-	{V4(16, 192, 168), WRK_POLICY_PRIVATE},             // RFC 1918
-	{V4(15, 198, 18), WRK_POLICY_BENCHMARK},            // RFC 2544
-	{V4(24, 198, 51, 100), WRK_POLICY_DOCUMENTATION},   // RFC 5737
-	{V4(24, 203, 0, 113), WRK_POLICY_DOCUMENTATION},    // RFC 5737
-	{V4(4, 224), WRK_POLICY_MULTICAST},                 // RFC 5771
-	{V4(32, 255, 255, 255, 255), WRK_POLICY_BROADCAST}, // RFC 919 section 7
-	{V4(4, 240), WRK_POLICY_RESERVED},                  // RFC 1112 section 4
+	{V4(32, 169, 254, 169, 254), SP_POLICY_METADATA},
+	{V4(32, 169, 254, 170, 2), SP_POLICY_METADATA},
+	{V4(32, 168, 63, 129, 16), SP_POLICY_METADATA},
+	{V4(32, 100, 100, 100, 200), SP_POLICY_METADATA},  // Alibaba
+	{V4(32, 192, 0, 0, 192), SP_POLICY_METADATA},      // Oracle
+	{V4(8, 0), SP_POLICY_UNSPECIFIED},                 // RFC 791 section 3.2
+	{V4(8, 10), SP_POLICY_PRIVATE},                    // RFC 1918
+	{V4(10, 100, 64), SP_POLICY_SHARED},               // RFC 6598
+	{V4(8, 127), SP_POLICY_LOOPBACK},                  // RFC 1122 section 3.2.1.3
+	{V4(16, 169, 254), SP_POLICY_LINK_LOCAL},          // RFC 3927
+	{V4(12, 172, 16), SP_POLICY_PRIVATE},              // RFC 1918
+	{V4(24, 192, 0, 0), SP_POLICY_RESERVED},           // RFC 6890 section 2.1
+	{V4(24, 192, 0, 2), SP_POLICY_DOCUMENTATION},      // RFC 5737
+	{V4(24, 192, 88, 99), SP_POLICY_RESERVED},         // RFC 7526, was 6to4 relays
+	{V4(16, 192, 168), SP_POLICY_PRIVATE},             // RFC 1918
+	{V4(15, 198, 18), SP_POLICY_BENCHMARK},            // RFC 2544
+	{V4(24, 198, 51, 100), SP_POLICY_DOCUMENTATION},   // RFC 5737
+	{V4(24, 203, 0, 113), SP_POLICY_DOCUMENTATION},    // RFC 5737
+	{V4(4, 224), SP_POLICY_MULTICAST},                 // RFC 5771
+	{V4(32, 255, 255, 255, 255), SP_POLICY_BROADCAST}, // RFC 919 section 7
+	{V4(4, 240), SP_POLICY_RESERVED},                  // RFC 1112 section 4
 
-	{V6(128, 0), WRK_POLICY_UNSPECIFIED},     // RFC 4291 section 2.5.2
-	{V6(128, [15] = 1), WRK_POLICY_LOOPBACK}, // RFC 4291 section 2.5.3
+	{V6(128, 0), SP_POLICY_UNSPECIFIED},     // RFC 4291 section 2.5.2
+	{V6(128, [15] = 1), SP_POLICY_LOOPBACK}, // RFC 4291 section 2.5.3
 	// AWS, GCP
-	{V6(128, 0xfd, 0, 0x0e, 0xc2, [14] = 2, 0x54), WRK_POLICY_METADATA},
-	{V6(128, 0xfd, 0x20, 0, 0xce, [14] = 2, 0x54), WRK_POLICY_METADATA},
+	{V6(128, 0xfd, 0, 0x0e, 0xc2, [14] = 2, 0x54), SP_POLICY_METADATA},
+	{V6(128, 0xfd, 0x20, 0, 0xce, [14] = 2, 0x54), SP_POLICY_METADATA},
 	// judged by the IPv4 addresses in them
-	{V6(96, 0), WRK_POLICY_ALLOWED}, // compatible, RFC 4291 section 2.5.5.1
-	{V6(96, [8] = 0xff, 0xff), WRK_POLICY_ALLOWED},          // translated, RFC 2765
-	{V6(96, 0, 0x64, 0xff, 0x9b), WRK_POLICY_ALLOWED},       // NAT64, RFC 6052
-	{V6(48, 0, 0x64, 0xff, 0x9b, 0, 1), WRK_POLICY_ALLOWED}, // RFC 8215
-	{V6(32, 0x20, 0x01), WRK_POLICY_ALLOWED},                // Teredo, RFC 4380
-	{V6(16, 0x20, 0x02), WRK_POLICY_ALLOWED},                // 6to4, RFC 3056
-	{V6(48, 0x20, 0x01, 0, 2), WRK_POLICY_BENCHMARK},        // RFC 5180
-	{V6(23, 0x20, 0x01), WRK_POLICY_RESERVED},               // RFC 2928
-	{V6(32, 0x20, 0x01, 0x0d, 0xb8), WRK_POLICY_DOCUMENTATION}, // RFC 3849
-	{V6(20, 0x3f, 0xff), WRK_POLICY_DOCUMENTATION},             // RFC 9637
-	{V6(7, 0xfc), WRK_POLICY_PRIVATE},                          // RFC 4193
-	{V6(10, 0xfe, 0x80), WRK_POLICY_LINK_LOCAL}, // RFC 4291 section 2.5.6
-	{V6(10, 0xfe, 0xc0), WRK_POLICY_PRIVATE},    // site-local, RFC 3879
-	{V6(8, 0xff), WRK_POLICY_MULTICAST},         // RFC 4291 section 2.7
-	{V6(3, 0x20), WRK_POLICY_ALLOWED}, // global unicast, RFC 4291 section 2.4
+	{V6(96, 0), SP_POLICY_ALLOWED}, // compatible, RFC 4291 section 2.5.5.1
+	{V6(96, [8] = 0xff, 0xff), SP_POLICY_ALLOWED},             // translated, RFC 2765
+	{V6(96, 0, 0x64, 0xff, 0x9b), SP_POLICY_ALLOWED},          // NAT64, RFC 6052
+	{V6(48, 0, 0x64, 0xff, 0x9b, 0, 1), SP_POLICY_ALLOWED},    // RFC 8215
+	{V6(32, 0x20, 0x01), SP_POLICY_ALLOWED},                   // Teredo, RFC 4380
+	{V6(16, 0x20, 0x02), SP_POLICY_ALLOWED},                   // 6to4, RFC 3056
+	{V6(48, 0x20, 0x01, 0, 2), SP_POLICY_BENCHMARK},           // RFC 5180
+	{V6(23, 0x20, 0x01), SP_POLICY_RESERVED},                  // RFC 2928
+	{V6(32, 0x20, 0x01, 0x0d, 0xb8), SP_POLICY_DOCUMENTATION}, // RFC 3849
+	{V6(20, 0x3f, 0xff), SP_POLICY_DOCUMENTATION},             // RFC 9637
+	{V6(7, 0xfc), SP_POLICY_PRIVATE},                          // RFC 4193
+	{V6(10, 0xfe, 0x80), SP_POLICY_LINK_LOCAL}, // RFC 4291 section 2.5.6
+	{V6(10, 0xfe, 0xc0), SP_POLICY_PRIVATE},    // site-local, RFC 3879
+	{V6(8, 0xff), SP_POLICY_MULTICAST},         // RFC 4291 section 2.7
+	{V6(3, 0x20), SP_POLICY_ALLOWED}, // global unicast, RFC 4291 section 2.4
 	// The rest is not allocated, or for use inside a network: 100::/64 (RFC 6666),
 	// 100:0:0:1::/64 (RFC 9780), 5f00::/16 (RFC 9602).
-	{V6(0, 0), WRK_POLICY_RESERVED},
+	{V6(0, 0), SP_POLICY_RESERVED},
 };
 
 struct endpoint { // an address as it is judged
@@ -129,13 +129,12 @@ static const struct refusal *builtin(const struct endpoint *e)
 {
 	for (size_t i = 0; i < sizeof(refusals) / sizeof(refusals[0]); i++)
 		if (in_range(&refusals[i].range, e))
-			return refusals[i].verdict == WRK_POLICY_ALLOWED ? NULL
-									 : &refusals[i];
+			return refusals[i].verdict == SP_POLICY_ALLOWED ? NULL
+									: &refusals[i];
 	return NULL;
 }
 
-static const struct rule *first_match(const struct wrk_policy *p,
-				      const struct endpoint *e)
+static const struct rule *first_match(const struct sp_policy *p, const struct endpoint *e)
 {
 	for (size_t i = 0; i < p->n; i++) {
 		const struct rule *r = &p->rules[i];
@@ -145,23 +144,23 @@ static const struct rule *first_match(const struct wrk_policy *p,
 	return NULL;
 }
 
-static enum wrk_policy_verdict judge(const struct wrk_policy *p, enum wrk_proto proto,
-				     const struct endpoint *e)
+static enum sp_policy_verdict judge(const struct sp_policy *p, enum sp_proto proto,
+				    const struct endpoint *e)
 {
 	const struct rule *r = first_match(p, e);
 	if (r && r->deny)
-		return WRK_POLICY_RULE;
+		return SP_POLICY_RULE;
 	// Both ranges hold the address, so the longer one lies inside the other.
 	const struct refusal *row = builtin(e);
 	if (row && !(r && r->range.bits > 0 && r->range.bits >= row->range.bits))
 		return row->verdict;
-	if (proto == WRK_PROTO_TCP && e->port == SMTP_PORT && !(r && r->names_port))
-		return WRK_POLICY_SMTP;
-	return WRK_POLICY_ALLOWED;
+	if (proto == SP_PROTO_TCP && e->port == SMTP_PORT && !(r && r->names_port))
+		return SP_POLICY_SMTP;
+	return SP_POLICY_ALLOWED;
 }
 
-static enum wrk_policy_verdict judge_v4(const struct wrk_policy *p, enum wrk_proto proto,
-					uint16_t port, const uint8_t *v4)
+static enum sp_policy_verdict judge_v4(const struct sp_policy *p, enum sp_proto proto,
+				       uint16_t port, const uint8_t *v4)
 {
 	struct endpoint e = {.family = AF_INET, .port = port};
 	memcpy(e.addr, v4, 4);
@@ -172,9 +171,9 @@ static enum wrk_policy_verdict judge_v4(const struct wrk_policy *p, enum wrk_pro
 // IPv4 address may stand at any of the places of RFC 6052 section 2.2 that are possible
 // here. All of them are judged but those in 0.0.0.0/8, which is what a place looks like
 // that is not in use; one at least must be left.
-static enum wrk_policy_verdict judge_local_nat64(const struct wrk_policy *p,
-						 enum wrk_proto proto,
-						 const struct endpoint *e)
+static enum sp_policy_verdict judge_local_nat64(const struct sp_policy *p,
+						enum sp_proto proto,
+						const struct endpoint *e)
 {
 	static const uint8_t places[4][4] = {
 		{6, 7, 9, 10}, {7, 9, 10, 11}, {9, 10, 11, 12}, {12, 13, 14, 15}};
@@ -186,16 +185,16 @@ static enum wrk_policy_verdict judge_local_nat64(const struct wrk_policy *p,
 		if (v4[0] == 0)
 			continue;
 		judged++;
-		enum wrk_policy_verdict v = judge_v4(p, proto, e->port, v4);
-		if (v != WRK_POLICY_ALLOWED)
+		enum sp_policy_verdict v = judge_v4(p, proto, e->port, v4);
+		if (v != SP_POLICY_ALLOWED)
 			return v;
 	}
-	return judged ? WRK_POLICY_ALLOWED : WRK_POLICY_UNSPECIFIED;
+	return judged ? SP_POLICY_ALLOWED : SP_POLICY_UNSPECIFIED;
 }
 
 // The IPv4 addresses in an IPv6 address that is allowed itself.
-static enum wrk_policy_verdict
-judge_embedded(const struct wrk_policy *p, enum wrk_proto proto, const struct endpoint *e)
+static enum sp_policy_verdict
+judge_embedded(const struct sp_policy *p, enum sp_proto proto, const struct endpoint *e)
 {
 	static const struct range compatible = V6(96, 0);
 	static const struct range translated = V6(96, [8] = 0xff, 0xff);
@@ -206,7 +205,7 @@ judge_embedded(const struct wrk_policy *p, enum wrk_proto proto, const struct en
 	static const struct range loopback = V6(128, [15] = 1);
 
 	if (in_range(&loopback, e))
-		return WRK_POLICY_ALLOWED; // lifted by a rule; not a compatible address
+		return SP_POLICY_ALLOWED; // lifted by a rule; not a compatible address
 	if (in_range(&compatible, e) || in_range(&translated, e) || in_range(&nat64, e))
 		return judge_v4(p, proto, e->port, e->addr + 12);
 	if (in_range(&nat64_local, e))
@@ -217,10 +216,10 @@ judge_embedded(const struct wrk_policy *p, enum wrk_proto proto, const struct en
 		uint8_t client[4];
 		for (size_t i = 0; i < 4; i++)
 			client[i] = e->addr[12 + i] ^ 0xff;
-		enum wrk_policy_verdict v = judge_v4(p, proto, e->port, e->addr + 4);
-		return v != WRK_POLICY_ALLOWED ? v : judge_v4(p, proto, e->port, client);
+		enum sp_policy_verdict v = judge_v4(p, proto, e->port, e->addr + 4);
+		return v != SP_POLICY_ALLOWED ? v : judge_v4(p, proto, e->port, client);
 	}
-	return WRK_POLICY_ALLOWED;
+	return SP_POLICY_ALLOWED;
 }
 
 static bool is_mapped(const uint8_t *v6)
@@ -253,54 +252,54 @@ static bool endpoint_of(const struct sockaddr *sa, struct endpoint *ret)
 	return true;
 }
 
-enum wrk_policy_verdict wrk_policy_check(const struct wrk_policy *p, enum wrk_proto proto,
-					 const struct sockaddr *sa)
+enum sp_policy_verdict sp_policy_check(const struct sp_policy *p, enum sp_proto proto,
+				       const struct sockaddr *sa)
 {
 	struct endpoint e;
 	if (!endpoint_of(sa, &e))
-		return WRK_POLICY_FAMILY;
+		return SP_POLICY_FAMILY;
 	if (e.port == 0)
-		return WRK_POLICY_PORT;
-	enum wrk_policy_verdict v = judge(p, proto, &e);
-	if (v != WRK_POLICY_ALLOWED || e.family == AF_INET)
+		return SP_POLICY_PORT;
+	enum sp_policy_verdict v = judge(p, proto, &e);
+	if (v != SP_POLICY_ALLOWED || e.family == AF_INET)
 		return v;
 	return judge_embedded(p, proto, &e);
 }
 
-const char *wrk_policy_word(enum wrk_policy_verdict verdict)
+const char *sp_policy_word(enum sp_policy_verdict verdict)
 {
 	switch (verdict) {
-	case WRK_POLICY_ALLOWED:
+	case SP_POLICY_ALLOWED:
 		return "allowed";
-	case WRK_POLICY_RULE:
+	case SP_POLICY_RULE:
 		return "rule";
-	case WRK_POLICY_UNSPECIFIED:
+	case SP_POLICY_UNSPECIFIED:
 		return "unspecified";
-	case WRK_POLICY_LOOPBACK:
+	case SP_POLICY_LOOPBACK:
 		return "loopback";
-	case WRK_POLICY_PRIVATE:
+	case SP_POLICY_PRIVATE:
 		return "private";
-	case WRK_POLICY_SHARED:
+	case SP_POLICY_SHARED:
 		return "shared";
-	case WRK_POLICY_LINK_LOCAL:
+	case SP_POLICY_LINK_LOCAL:
 		return "link-local";
-	case WRK_POLICY_METADATA:
+	case SP_POLICY_METADATA:
 		return "metadata";
-	case WRK_POLICY_MULTICAST:
+	case SP_POLICY_MULTICAST:
 		return "multicast";
-	case WRK_POLICY_BROADCAST:
+	case SP_POLICY_BROADCAST:
 		return "broadcast";
-	case WRK_POLICY_DOCUMENTATION:
+	case SP_POLICY_DOCUMENTATION:
 		return "documentation";
-	case WRK_POLICY_BENCHMARK:
+	case SP_POLICY_BENCHMARK:
 		return "benchmark";
-	case WRK_POLICY_RESERVED:
+	case SP_POLICY_RESERVED:
 		return "reserved";
-	case WRK_POLICY_SMTP:
+	case SP_POLICY_SMTP:
 		return "smtp";
-	case WRK_POLICY_PORT:
+	case SP_POLICY_PORT:
 		return "port";
-	case WRK_POLICY_FAMILY:
+	case SP_POLICY_FAMILY:
 		return "family";
 	}
 	return "unknown";
@@ -467,7 +466,7 @@ static bool parse_rule(struct cursor *c, struct rule *r)
 	return true;
 }
 
-static int room_for_one(struct wrk_policy *p)
+static int room_for_one(struct sp_policy *p)
 {
 	if (p->n < p->cap)
 		return 0;
@@ -480,7 +479,7 @@ static int room_for_one(struct wrk_policy *p)
 	return 0;
 }
 
-int wrk_policy_add(struct wrk_policy *p, const char *text, char *error, size_t cap)
+int sp_policy_add(struct sp_policy *p, const char *text, char *error, size_t cap)
 {
 	struct rule r = {.range = {.family = AF_UNSPEC}};
 	struct cursor c = {.p = text};
@@ -488,9 +487,9 @@ int wrk_policy_add(struct wrk_policy *p, const char *text, char *error, size_t c
 		snprintf(error, cap, "%s", c.wrong);
 		return SP_E_MALFORMED;
 	}
-	if (p->n == WRK_POLICY_RULES_MAX) {
+	if (p->n == SP_POLICY_RULES_MAX) {
 		snprintf(error, cap, "there are %d rules already, which is the limit",
-			 WRK_POLICY_RULES_MAX);
+			 SP_POLICY_RULES_MAX);
 		return SP_E_LIMIT;
 	}
 	int err = room_for_one(p);
@@ -502,16 +501,16 @@ int wrk_policy_add(struct wrk_policy *p, const char *text, char *error, size_t c
 	return 0;
 }
 
-int wrk_policy_new(struct wrk_policy **ret)
+int sp_policy_new(struct sp_policy **ret)
 {
-	struct wrk_policy *p = calloc(1, sizeof(*p));
+	struct sp_policy *p = calloc(1, sizeof(*p));
 	if (!p)
 		return -ENOMEM;
 	*ret = p;
 	return 0;
 }
 
-void wrk_policy_free(struct wrk_policy *p)
+void sp_policy_free(struct sp_policy *p)
 {
 	if (!p)
 		return;
