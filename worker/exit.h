@@ -9,6 +9,7 @@
 #define WRK_EXIT_H
 
 #include <stdint.h>
+#include <sys/queue.h>
 
 #include "lib/arena.h"
 #include "lib/loop.h"
@@ -23,6 +24,14 @@ struct wrk_tally {
 	uint64_t bytes_to_client, bytes_from_client; // streams
 	uint64_t dgrams_to_client, dgrams_from_client;
 	uint64_t dgram_bytes_to_client, dgram_bytes_from_client;
+};
+
+// A session's place at the exit; embedded in the session's object. The engine's stream_open
+// and flow_open find it by the session's ctx.
+struct wrk_exit_session {
+	struct wrk_exit *x;
+	struct wrk_tally *tally;
+	TAILQ_HEAD(, exit_stream) streams;
 };
 
 struct wrk_exit_counters {
@@ -53,16 +62,22 @@ void wrk_exit_free(struct wrk_exit *x);
 void wrk_exit_set_limits(struct wrk_exit *x, uint32_t max_flows, uint32_t stream_idle_ms);
 const struct wrk_exit_counters *wrk_exit_counters(const struct wrk_exit *x);
 
-// For the engine's operations of the same names (lib/session.h). `tally` outlives the
-// stream.
-void wrk_exit_stream_open(struct wrk_exit *x, struct wrk_tally *tally,
-			  struct sp_stream *st, const struct sp_target *target);
+// `tally` outlives the session.
+void wrk_exit_session_init(struct wrk_exit_session *es, struct wrk_exit *x,
+			   struct wrk_tally *tally);
+// Resets every stream of the session; its flows stay.
+void wrk_exit_session_reset(struct wrk_exit_session *es, enum sp_reason reason);
+
+// For the engine's operations of the same names (lib/session.h). The session must be freed
+// before `es` goes.
+void wrk_exit_stream_open(struct wrk_exit_session *es, struct sp_stream *st,
+			  const struct sp_target *target);
 size_t wrk_exit_stream_sink(struct sp_stream *st, const uint8_t *buf, size_t len);
 void wrk_exit_stream_sink_fin(struct sp_stream *st);
 void wrk_exit_stream_source_ready(struct sp_stream *st);
 void wrk_exit_stream_closed(struct sp_stream *st, enum sp_reason reason);
 
-void wrk_exit_flow_open(struct wrk_exit *x, struct wrk_tally *tally, struct sp_flow *fl,
+void wrk_exit_flow_open(struct wrk_exit_session *es, struct sp_flow *fl,
 			const struct sp_target *target);
 void wrk_exit_flow_data(struct sp_flow *fl, const uint8_t *buf, size_t len);
 void wrk_exit_flow_closed(struct sp_flow *fl, enum sp_reason reason);

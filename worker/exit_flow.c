@@ -232,9 +232,10 @@ static void opened(void *ctx, int fd, enum sp_reason reason,
 	drop_packets(f);
 }
 
-void wrk_exit_flow_open(struct wrk_exit *x, struct wrk_tally *tally, struct sp_flow *fl,
+void wrk_exit_flow_open(struct wrk_exit_session *es, struct sp_flow *fl,
 			const struct sp_target *target)
 {
+	struct wrk_exit *x = es->x;
 	x->n.flows_asked++;
 	if (x->n.flows >= x->opt.max_flows)
 		evict(x, NULL);
@@ -246,7 +247,7 @@ void wrk_exit_flow_open(struct wrk_exit *x, struct wrk_tally *tally, struct sp_f
 	}
 	f->fl = fl;
 	f->x = x;
-	f->tally = tally;
+	f->tally = es->tally;
 	f->fd = -1;
 	f->dns = target->port == 53;
 	f->last_us = exit_now(x);

@@ -27,7 +27,7 @@ enum exit_stream_state {
 struct exit_stream {
 	struct sp_stream *st;
 	struct wrk_exit *x;
-	struct wrk_tally *tally;
+	struct wrk_exit_session *session;
 	struct wrk_dial *dial; // XS_DIALLING
 	struct event ev;       // XS_OPEN
 	int fd;                // XS_OPEN
@@ -41,7 +41,7 @@ struct exit_stream {
 	uint16_t reason;         // XS_DRAINING
 	uint64_t last_us;        // last traffic
 	struct sp_target *again; // XS_DIALLING: for a second try, owned
-	TAILQ_ENTRY(exit_stream) ready, idle;
+	TAILQ_ENTRY(exit_stream) ready, idle, sibling;
 };
 TAILQ_HEAD(exit_stream_list, exit_stream);
 

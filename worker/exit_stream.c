@@ -79,6 +79,7 @@ static void stream_free(struct exit_stream *s, enum sp_reason reason)
 	} else {
 		TAILQ_REMOVE(&x->idle, s, idle);
 	}
+	TAILQ_REMOVE(&s->session->streams, s, sibling);
 	if (x->busy == s)
 		x->busy = NULL;
 	x->n.streams--;
@@ -183,7 +184,7 @@ static enum read_result read_once(struct exit_stream *s)
 	int err = errno;
 	sp_stream_commit(s->st, got > 0 ? (size_t)got : 0);
 	if (got > 0) {
-		s->tally->bytes_to_client += (size_t)got;
+		s->session->tally->bytes_to_client += (size_t)got;
 		touch(s);
 		s->readable = (size_t)got == want || has_more(s);
 		return s->readable ? READ_MORE : READ_BLOCKED;
@@ -268,7 +269,7 @@ size_t wrk_exit_stream_sink(struct sp_stream *st, const uint8_t *buf, size_t len
 		return 0;
 	ssize_t n = send(s->fd, buf, len, MSG_NOSIGNAL | MSG_DONTWAIT);
 	if (n >= 0) {
-		s->tally->bytes_from_client += (size_t)n;
+		s->session->tally->bytes_from_client += (size_t)n;
 		touch(s);
 		return (size_t)n;
 	}
@@ -344,9 +345,10 @@ static void dialled(void *ctx, int fd, enum sp_reason reason,
 	// that the socket is writable, fetches them.
 }
 
-void wrk_exit_stream_open(struct wrk_exit *x, struct wrk_tally *tally,
-			  struct sp_stream *st, const struct sp_target *target)
+void wrk_exit_stream_open(struct wrk_exit_session *es, struct sp_stream *st,
+			  const struct sp_target *target)
 {
+	struct wrk_exit *x = es->x;
 	x->n.streams_asked++;
 	struct exit_stream *s = calloc(1, sizeof(*s));
 	if (s)
@@ -360,16 +362,32 @@ void wrk_exit_stream_open(struct wrk_exit *x, struct wrk_tally *tally,
 	*s->again = *target;
 	s->st = st;
 	s->x = x;
-	s->tally = tally;
+	s->session = es;
 	s->fd = -1;
 	s->record = sp_stream_record(st);
 	s->last_us = exit_now(x);
 	x->n.streams++;
 	TAILQ_INSERT_TAIL(&x->idle, s, idle);
+	TAILQ_INSERT_TAIL(&es->streams, s, sibling);
 	sp_stream_set_user(st, s);
 	int err = dial(s);
 	if (err)
 		stream_fail(s, err == SP_E_LIMIT ? SP_REASON_BUSY : SP_REASON_NO_MEMORY);
+}
+
+void wrk_exit_session_init(struct wrk_exit_session *es, struct wrk_exit *x,
+			   struct wrk_tally *tally)
+{
+	es->x = x;
+	es->tally = tally;
+	TAILQ_INIT(&es->streams);
+}
+
+void wrk_exit_session_reset(struct wrk_exit_session *es, enum sp_reason reason)
+{
+	struct exit_stream *s;
+	while ((s = TAILQ_FIRST(&es->streams)))
+		stream_fail(s, reason);
 }
 
 // ---- time ----
