@@ -177,3 +177,126 @@ def deep_merge(base, extra):
         else:
             base[k] = v
     return base
+
+
+# ---- a stock SOCKS5 client (RFC 1928), blocking and asyncio ----
+
+ATYP = {1: 4, 4: 16}
+
+
+def socks_address(host):
+    try:
+        ip = ipaddress.ip_address(host)
+    except ValueError:
+        return bytes([3, len(host)]) + host.encode()
+    return bytes([1 if ip.version == 4 else 4]) + ip.packed
+
+
+class SocksError(OSError):
+    """A reply other than 0; `code` is RFC 1928's."""
+
+    def __init__(self, code):
+        super().__init__(f"SOCKS reply {code}")
+        self.code = code
+
+
+def recv_exact(sock, n):
+    data = b""
+    while len(data) < n:
+        part = sock.recv(n - len(data))
+        if not part:
+            raise EOFError(f"{len(data)} of {n} bytes, then the end")
+        data += part
+    return data
+
+
+def _socks_request(sock, command, host, port):
+    sock.sendall(b"\x05\x01\x00")
+    assert recv_exact(sock, 2) == b"\x05\x00"
+    sock.sendall(bytes([5, command, 0]) + socks_address(host) + struct.pack(">H", port))
+    head = recv_exact(sock, 4)
+    n = recv_exact(sock, 1)[0] if head[3] == 3 else ATYP[head[3]]
+    raw = recv_exact(sock, n)
+    bound_port = struct.unpack(">H", recv_exact(sock, 2))[0]
+    if head[1]:
+        raise SocksError(head[1])
+    return (str(ipaddress.ip_address(raw)) if head[3] != 3 else raw.decode()), bound_port
+
+
+def socks_connect(proxy_port, host, port, timeout=10):
+    sock = socket.create_connection(("127.0.0.1", proxy_port), timeout * SLOW)
+    try:
+        _socks_request(sock, 1, host, port)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+class SocksUdp:
+    """A UDP association; `send` and `recv` take care of the header."""
+
+    def __init__(self, proxy_port, timeout=5):
+        self.control = socket.create_connection(("127.0.0.1", proxy_port), timeout * SLOW)
+        host, port = _socks_request(self.control, 3, "0.0.0.0", 0)
+        self.sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 << 20)
+        self.sock.settimeout(timeout * SLOW)
+        self.relay = (host if host != "0.0.0.0" else "127.0.0.1", port)
+
+    def send(self, host, port, data):
+        self.sock.sendto(
+            b"\0\0\0" + socks_address(host) + struct.pack(">H", port) + data, self.relay
+        )
+
+    def recv(self):
+        data = self.sock.recv(65536)
+        assert data[:3] == b"\0\0\0"
+        n = 1 + data[4] if data[3] == 3 else ATYP[data[3]]
+        return data[4 + n + 2 :]
+
+    def ask(self, host, port, data):
+        self.send(host, port, data)
+        return self.recv()
+
+    def close(self):
+        self.sock.close()
+        self.control.close()
+
+
+async def socks_open(proxy_port, host, port):
+    """asyncio: (reader, writer) of a stream through the proxy."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", proxy_port, limit=1 << 18)
+    try:
+        request = b"\x05\x01\x00\x05\x01\x00" + socks_address(host) + struct.pack(">H", port)
+        writer.write(request)
+        head = await reader.readexactly(6)
+        n = (await reader.readexactly(1))[0] if head[5] == 3 else ATYP[head[5]]
+        await reader.readexactly(n + 2)
+        if head[3]:
+            raise SocksError(head[3])
+    except BaseException:
+        writer.transport.abort()
+        raise
+    return reader, writer
+
+
+def curl(proxy_port, url, *args, timeout=30, http_proxy=None):
+    """Stock curl through the client; (exit status, output bytes)."""
+    proxy = (
+        ["--proxy", f"http://127.0.0.1:{http_proxy}", "--proxytunnel"]
+        if http_proxy
+        else ["--proxy", f"socks5h://127.0.0.1:{proxy_port}"]
+    )
+    r = subprocess.run(
+        ["curl", "-sS", *proxy, "--max-time", str(timeout * SLOW), *map(str, args), url],
+        capture_output=True,
+        timeout=(timeout + 10) * SLOW,
+    )
+    return r.returncode, r.stdout + r.stderr if r.returncode else r.stdout
+
+
+def curl_sha256(proxy_port, url, *args, **kw):
+    status, out = curl(proxy_port, url, *args, **kw)
+    assert status == 0, f"curl {url}: {status} {out[-300:]!r}"
+    return len(out), hashlib.sha256(out).hexdigest()
