@@ -14,6 +14,7 @@
 #include "lib/arena.h"
 #include "lib/loop.h"
 #include "lib/session.h"
+#include "lib/session_clock.h"
 #include "worker/dial.h"
 
 struct wrk_exit;
@@ -26,8 +27,8 @@ struct wrk_tally {
 	uint64_t dgram_bytes_to_client, dgram_bytes_from_client;
 };
 
-// A session's place at the exit; embedded in the session's object. The engine's stream_open
-// and flow_open find it by the session's ctx.
+// A session's place at the exit; embedded in the session's object. The engine's
+// stream_open and flow_open find it by the session's ctx.
 struct wrk_exit_session {
 	struct wrk_exit *x;
 	struct wrk_tally *tally;
@@ -36,7 +37,8 @@ struct wrk_exit_session {
 
 struct wrk_exit_counters {
 	uint64_t streams_asked, streams_opened;
-	uint64_t streams_ended[SP_REASON__LAST + 1]; // by this worker, destination or peer
+	uint64_t
+		streams_ended[SP_REASON__LAST + 1]; // by this worker, destination or peer
 	uint64_t flows_asked, flows_opened;
 	uint64_t flows_ended[SP_REASON__LAST + 1];
 	uint64_t flows_evicted;  // for want of descriptors or room
@@ -49,13 +51,14 @@ struct wrk_exit_counters {
 
 struct wrk_exit_options {
 	struct sp_loop *loop;
+	struct sp_session_clock *clock;
 	struct sp_arena *arena;
 	struct wrk_dialer *dialer;
 	uint32_t max_flows;      // of the worker; beyond, the stalest idle one goes
 	uint32_t stream_idle_ms; // a stream without traffic is reset (2 h)
 	uint32_t flow_dns_ms;    // a flow to port 53 ends so long after its answer (5 s)
 };
-// 0 and *ret; -ENOMEM. Loop, dialer and arena outlive it.
+// 0 and *ret; -ENOMEM. What the options point to outlives it.
 int wrk_exit_new(const struct wrk_exit_options *opt, struct wrk_exit **ret) SP_MUST_CHECK;
 // Every session must be freed before. NULL is fine.
 void wrk_exit_free(struct wrk_exit *x);
@@ -68,8 +71,8 @@ void wrk_exit_session_init(struct wrk_exit_session *es, struct wrk_exit *x,
 // Resets every stream of the session; its flows stay.
 void wrk_exit_session_reset(struct wrk_exit_session *es, enum sp_reason reason);
 
-// For the engine's operations of the same names (lib/session.h). The session must be freed
-// before `es` goes.
+// For the engine's operations of the same names (lib/session.h). The session must be
+// freed before `es` goes.
 void wrk_exit_stream_open(struct wrk_exit_session *es, struct sp_stream *st,
 			  const struct sp_target *target);
 size_t wrk_exit_stream_sink(struct sp_stream *st, const uint8_t *buf, size_t len);

@@ -202,9 +202,22 @@ void wrk_exit_flow_closed(struct sp_flow *fl, enum sp_reason reason)
 static void opened(void *ctx, int fd, enum sp_reason reason,
 		   const struct sp_target *bound);
 
+static const struct wrk_dial_ops open_ops = {.done = opened};
+
 static int open_socket(struct exit_flow *f)
 {
-	return wrk_dial_udp(f->x->opt.dialer, sp_flow_target(f->fl), opened, f, &f->dial);
+	return wrk_dial_udp(f->x->opt.dialer, sp_flow_target(f->fl), &open_ops, f,
+			    &f->dial);
+}
+
+// Descriptors ran out: the stalest flow goes, never this one, and this has one more try.
+static bool open_again(struct exit_flow *f)
+{
+	struct wrk_exit *x = f->x;
+	bool second = f->reopened;
+	x->n.no_descriptors++;
+	f->reopened = true;
+	return !second && evict(x, f) && open_socket(f) == 0;
 }
 
 static void opened(void *ctx, int fd, enum sp_reason reason,
@@ -215,7 +228,8 @@ static void opened(void *ctx, int fd, enum sp_reason reason,
 	(void)bound;
 	f->dial = NULL;
 	if (fd < 0) {
-		flow_fail(f, reason);
+		if (reason != SP_REASON_NO_DESCRIPTORS || !open_again(f))
+			flow_fail(f, reason);
 		return;
 	}
 	f->fd = fd;

@@ -21,7 +21,8 @@ enum exit_stream_state {
 	XS_DIALLING,
 	XS_OPEN,     // has a socket
 	XS_HALF,     // socket closed: all is read and written, the client takes the rest
-	XS_DRAINING, // reset by the destination; ends once the client has what was readable
+	XS_DRAINING, // reset by the destination; ends once the client has what was
+		     // readable
 };
 
 struct exit_stream {
@@ -37,6 +38,7 @@ struct exit_stream {
 	bool source_fin;       // the destination ended its direction
 	bool sink_fin;         // the client did
 	bool broken;    // a write failed: what is readable goes to the client, then reset
+	bool redialled; // a second try after descriptors ran out
 	bool queued;    // in x->ready
 	uint16_t reason;         // XS_DRAINING
 	uint64_t last_us;        // last traffic
@@ -61,7 +63,7 @@ struct exit_flow {
 	struct event ev;
 	int fd; // -1: not yet
 	bool dns, answered;
-	bool reopened;         // a second try after descriptors ran out
+	bool reopened; // a second try after descriptors ran out
 	unsigned npackets;
 	STAILQ_HEAD(, exit_packet) packets;
 	uint64_t last_us;

@@ -6,7 +6,8 @@
 //   client ends its direction        shutdown(SHUT_WR)
 //   client resets                    RST at once (connect to AF_UNSPEC)
 //   destination sends FIN            end of the direction, after its bytes
-//   destination sends RST            what was readable is delivered, then RESET(peer-reset)
+//   destination sends RST            what was readable is delivered, then
+//   RESET(peer-reset)
 #include <errno.h>
 #include <netinet/in.h>
 #include <stdlib.h>
@@ -245,7 +246,9 @@ static void socket_event(evutil_socket_t fd, short what, void *arg)
 	(void)fd;
 	if (what & EV_WRITE) {
 		x->busy = s;
+		struct sp_session *engine = sp_stream_session(s->st);
 		sp_stream_sink_ready(s->st);
+		sp_session_clock_touch(x->opt.clock, engine);
 		if (x->busy != s || s->state != XS_OPEN)
 			return;
 	}
@@ -311,10 +314,28 @@ void wrk_exit_stream_closed(struct sp_stream *st, enum sp_reason reason)
 static void dialled(void *ctx, int fd, enum sp_reason reason,
 		    const struct sp_target *bound);
 
+// A descriptor is on record before it connects, so that none can be lost in a crash.
+static void journal(void *ctx, unsigned place, int fd)
+{
+	struct exit_stream *s = ctx;
+	record_of(s)->fd[place] = fd < 0 ? SP_STREAM_DESC_NONE : fd;
+}
+
+static const struct wrk_dial_ops dial_ops = {.journal = journal, .done = dialled};
+
 static int dial(struct exit_stream *s)
 {
-	struct sp_stream_rec *r = record_of(s);
-	return wrk_dial_tcp(s->x->opt.dialer, s->again, r->fd, dialled, s, &s->dial);
+	return wrk_dial_tcp(s->x->opt.dialer, s->again, &dial_ops, s, &s->dial);
+}
+
+// Descriptors ran out: the stalest datagram flow goes and the dial has one more try.
+static bool dial_again(struct exit_stream *s)
+{
+	struct wrk_exit *x = s->x;
+	bool second = s->redialled;
+	x->n.no_descriptors++;
+	s->redialled = true;
+	return !second && wrk_exit_evict_flow(x) && dial(s) == 0;
 }
 
 static void dialled(void *ctx, int fd, enum sp_reason reason,
@@ -324,14 +345,14 @@ static void dialled(void *ctx, int fd, enum sp_reason reason,
 	struct wrk_exit *x = s->x;
 	s->dial = NULL;
 	if (fd < 0) {
-		stream_fail(s, reason);
+		if (reason != SP_REASON_NO_DESCRIPTORS || !dial_again(s))
+			stream_fail(s, reason);
 		return;
 	}
 	free(s->again);
 	s->again = NULL;
 	s->fd = fd;
 	s->state = XS_OPEN;
-	record_of(s)->fd[0] = fd;
 	x->n.streams_opened++;
 	touch(s);
 	if (event_assign(&s->ev, sp_loop_base(x->opt.loop), fd,
@@ -343,6 +364,13 @@ static void dialled(void *ctx, int fd, enum sp_reason reason,
 	sp_stream_opened(s->st, bound);
 	// Bytes that came during the dial wait in the engine; the first event, which says
 	// that the socket is writable, fetches them.
+}
+
+static enum sp_reason reason_of_dial(int err)
+{
+	if (err == SP_E_LIMIT)
+		return SP_REASON_BUSY;
+	return err == SP_E_MALFORMED ? SP_REASON_RESOLVE_FAILED : SP_REASON_NO_MEMORY;
 }
 
 void wrk_exit_stream_open(struct wrk_exit_session *es, struct sp_stream *st,
@@ -372,7 +400,7 @@ void wrk_exit_stream_open(struct wrk_exit_session *es, struct sp_stream *st,
 	sp_stream_set_user(st, s);
 	int err = dial(s);
 	if (err)
-		stream_fail(s, err == SP_E_LIMIT ? SP_REASON_BUSY : SP_REASON_NO_MEMORY);
+		stream_fail(s, reason_of_dial(err));
 }
 
 void wrk_exit_session_init(struct wrk_exit_session *es, struct wrk_exit *x,

@@ -13,7 +13,7 @@
 #include "lib/ticket.h"
 
 #define SWEEP_MS     100
-#define TICK_US      1000000 // engine ticks that no carrier asks for (idle flows)
+#define CHECK_US     1000000 // passes are looked at so often
 #define END_FLUSH_US 1000000 // an END has so long to reach the client
 #define OPEN_BURST_S 5       // of opens_per_second
 #define PRESSURE     8       // less than 1/8 of the pool spare: the stalest gives up
@@ -66,7 +66,7 @@ struct wrk_sessions {
 	TAILQ_HEAD(, tier) tiers;
 	struct sp_session_stats gone; // of sessions that were freed
 	struct event *sweep;
-	uint64_t ticked_us;
+	uint64_t checked_us;
 	bool draining;
 	uint64_t drain_ms;
 };
@@ -210,13 +210,14 @@ static void session_free(struct wrk_session *s, enum sp_reason reason)
 	t->n.ended[known(reason)]++;
 	sp_session_stats(s->engine, &stats);
 	add_stats(&t->gone, &stats);
+	sp_session_clock_remove(t->opt.clock, s->engine);
 	sp_session_free(s->engine, reason);
 	user_put(t, s->user);
 	free(s);
 }
 
-// Tells the client that it is over; the rest at the sweep. Not for the engine's callbacks:
-// those set end_reason.
+// Tells the client that it is over; the rest at the sweep. Not for the engine's
+// callbacks: those set end_reason.
 static void session_end(struct wrk_session *s, enum sp_reason reason)
 {
 	if (s->place == ENDING)
@@ -426,7 +427,8 @@ enum sp_reason wrk_sessions_admit(void *ctx, struct sp_link *l,
 	return refuse(t, s ? judge_live(s) : SP_REASON_TICKET);
 }
 
-// Makes room by giving up the stalest detached session, of `u` or of anybody. False: none.
+// Makes room by giving up the stalest detached session, of `u` or of anybody. False:
+// none.
 static bool make_room(struct wrk_sessions *t, const struct user *u)
 {
 	struct wrk_session *s;
@@ -483,7 +485,7 @@ static enum sp_reason session_make(struct wrk_sessions *t, const struct sp_pass 
 		goto nomem;
 	s->rec = sp_arena_session(t->opt.arena, sp_session_record(s->engine));
 	wrk_exit_session_init(&s->exit, t->opt.exit, NULL);
-	if (apply_pass(s, pass))
+	if (apply_pass(s, pass) || sp_session_clock_add(t->opt.clock, s->engine))
 		goto nomem;
 	s->place = DETACHED;
 	s->since_us = now_us(t);
@@ -497,6 +499,8 @@ static enum sp_reason session_make(struct wrk_sessions *t, const struct sp_pass 
 	*ret = s;
 	return SP_REASON_NONE;
 nomem:
+	if (s->tier)
+		s->tier->sessions--;
 	if (s->engine)
 		sp_session_free(s->engine, SP_REASON_NO_MEMORY);
 	if (s->user)
@@ -607,8 +611,8 @@ static void sweep_detached(struct wrk_sessions *t)
 		if (!stale && !memory_is_short(t))
 			return;
 		s->streams_gone = true;
-		wrk_exit_session_reset(&s->exit, stale ? SP_REASON_STALE
-						       : SP_REASON_PRESSURE);
+		wrk_exit_session_reset(&s->exit,
+				       stale ? SP_REASON_STALE : SP_REASON_PRESSURE);
 	}
 }
 
@@ -623,15 +627,14 @@ static void sweep_ending(struct wrk_sessions *t)
 	}
 }
 
-// Once a second: what no carrier's deadline brings up.
-static void tick_all(struct wrk_sessions *t)
+// Once a second: passes that ran out, attaches that came to nothing.
+static void check_all(struct wrk_sessions *t)
 {
-	uint64_t now = now_us(t), now_s = unix_s(t);
+	uint64_t now_s = unix_s(t);
 	for (int p = ATTACHED; p <= DETACHED; p++) {
 		struct wrk_session *next, *s = TAILQ_FIRST(&t->places[p]);
 		for (; s; s = next) {
 			next = TAILQ_NEXT(s, list);
-			sp_session_tick(s->engine, now);
 			if (s->rec->pass_expires_s + SP_PASS_SKEW_S <= now_s)
 				session_end(s, SP_REASON_PASS_EXPIRED);
 			else if (p == ATTACHED && sp_session_active_slot(s->engine) < 0)
@@ -647,9 +650,9 @@ static void on_sweep(evutil_socket_t fd, short what, void *arg)
 	(void)what;
 	sweep_ending(t);
 	sweep_detached(t);
-	if (now_us(t) - t->ticked_us >= TICK_US) {
-		t->ticked_us = now_us(t);
-		tick_all(t);
+	if (now_us(t) - t->checked_us >= CHECK_US) {
+		t->checked_us = now_us(t);
+		check_all(t);
 	}
 }
 

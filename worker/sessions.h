@@ -6,8 +6,9 @@
 // A session's life:
 //   attached --- its carrier in use went ---> detached --- ATTACH ---> attached
 //   detached for stale_ms: its streams are reset (stale), the session stays;
-//   detached for keep_s, or the stalest when the table or its user's share is full: freed;
-//   any, when its pass expires or is revoked: END on its carriers, freed within a second.
+//   detached for keep_s, or the stalest when the table or its user's share is full:
+//   freed; any, when its pass expires or is revoked: END on its carriers, freed within a
+//   second.
 #ifndef WRK_SESSIONS_H
 #define WRK_SESSIONS_H
 
@@ -47,6 +48,7 @@ struct wrk_sessions_counters {
 
 struct wrk_sessions_options {
 	struct sp_loop *loop;
+	struct sp_session_clock *clock;
 	struct sp_arena *arena;
 	struct wrk_exit *exit;
 	const struct sp_hs_worker_keys *keys; // for tickets and renewed passes
