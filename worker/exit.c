@@ -1,28 +1,29 @@
 #include "worker/exit.h"
 
 #include <errno.h>
+#include <stddef.h>
 #include <stdlib.h>
 
 #include "worker/exit_internal.h"
 
-static void on_turn(evutil_socket_t fd, short what, void *arg)
+static void on_turn(struct sp_deferred *d)
 {
-	(void)fd;
-	(void)what;
-	exit_stream_turn(arg);
+	struct wrk_exit *x = (struct wrk_exit *)((char *)d - offsetof(struct wrk_exit, turn));
+	exit_stream_turn(x);
 }
 
 static void on_sweep(evutil_socket_t fd, short what, void *arg)
 {
 	(void)fd;
 	(void)what;
+	exit_now(arg);
 	exit_stream_sweep(arg);
 	exit_flow_sweep(arg);
 }
 
 void exit_want_turn(struct wrk_exit *x)
 {
-	event_active(x->turn, EV_TIMEOUT, 0);
+	sp_loop_defer(x->opt.loop, &x->turn);
 }
 
 int wrk_exit_new(const struct wrk_exit_options *opt, struct wrk_exit **ret)
@@ -39,9 +40,9 @@ int wrk_exit_new(const struct wrk_exit_options *opt, struct wrk_exit **ret)
 	struct event_base *base = sp_loop_base(opt->loop);
 	struct timeval every = {.tv_usec = EXIT_SWEEP_MS * 1000};
 	x->batch = exit_batch_new();
-	x->turn = event_new(base, -1, 0, on_turn, x);
+	x->turn.run = on_turn;
 	x->sweep = event_new(base, -1, EV_PERSIST, on_sweep, x);
-	if (!x->batch || !x->turn || !x->sweep || event_add(x->sweep, &every)) {
+	if (!x->batch || !x->sweep || event_add(x->sweep, &every)) {
 		wrk_exit_free(x);
 		return -ENOMEM;
 	}
@@ -53,8 +54,7 @@ void wrk_exit_free(struct wrk_exit *x)
 {
 	if (!x)
 		return;
-	if (x->turn)
-		event_free(x->turn);
+	sp_loop_defer_cancel(&x->turn);
 	if (x->sweep)
 		event_free(x->sweep);
 	free(x->batch);

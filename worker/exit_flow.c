@@ -122,6 +122,7 @@ static void on_readable(evutil_socket_t fd, short what, void *arg)
 	struct exit_batch *b = x->batch;
 	bool any = false;
 	(void)what;
+	exit_now(x);
 	for (int turn = 0; turn < EXIT_FLOW_BATCHES; turn++) {
 		int n = recvmmsg(fd, b->msgs, EXIT_FLOW_BATCH, MSG_DONTWAIT, NULL);
 		if (n < 0) {

@@ -80,7 +80,8 @@ struct wrk_exit {
 	struct exit_flow_list lru;        // all flows, by last traffic
 	struct exit_flow_list answered;   // DNS flows, by their answer
 	struct exit_stream *busy;         // in socket_event; NULL once it is freed
-	struct event *turn, *sweep;
+	struct sp_deferred turn;
+	struct event *sweep;
 	struct exit_batch *batch; // for reading datagrams
 };
 

@@ -214,6 +214,7 @@ static void read_turn(struct exit_stream *s)
 
 void exit_stream_turn(struct wrk_exit *x)
 {
+	exit_now(x);
 	for (int i = 0; i < EXIT_TURN_STREAMS && !TAILQ_EMPTY(&x->ready); i++) {
 		struct exit_stream *s = TAILQ_FIRST(&x->ready);
 		unqueue(s);
@@ -244,6 +245,7 @@ static void socket_event(evutil_socket_t fd, short what, void *arg)
 	struct exit_stream *s = arg;
 	struct wrk_exit *x = s->x;
 	(void)fd;
+	exit_now(x); // the engine reads the time of the turn
 	if (what & EV_WRITE) {
 		x->busy = s;
 		struct sp_session *engine = sp_stream_session(s->st);
