@@ -8,7 +8,8 @@
 
 static void on_turn(struct sp_deferred *d)
 {
-	struct wrk_exit *x = (struct wrk_exit *)((char *)d - offsetof(struct wrk_exit, turn));
+	struct wrk_exit *x =
+		(struct wrk_exit *)((char *)d - offsetof(struct wrk_exit, turn));
 	exit_stream_turn(x);
 }
 

@@ -11,21 +11,12 @@
 
 #include "lib/pass.h"
 #include "lib/ticket.h"
+#include "worker/users.h"
 
 #define SWEEP_MS     100
 #define CHECK_US     1000000 // passes are looked at so often
 #define END_FLUSH_US 1000000 // an END has so long to reach the client
-#define OPEN_BURST_S 5       // of opens_per_second
 #define PRESSURE     8       // less than 1/8 of the pool spare: the stalest gives up
-
-struct user {
-	LIST_ENTRY(user) chain;
-	LIST_HEAD(, wrk_session) sessions;
-	uint32_t n;
-	uint64_t tokens_us; // of OPENs, in microseconds' worth; full at the burst
-	uint64_t filled_us;
-	char name[SP_PASS_USER_MAX + 1];
-};
 
 struct tier {
 	TAILQ_ENTRY(tier) link;
@@ -39,7 +30,7 @@ struct wrk_session {
 	struct wrk_sessions *t;
 	struct sp_session *engine;
 	struct sp_session_rec *rec;
-	struct user *user;
+	struct wrk_user *user;
 	struct tier *tier;
 	enum place place;
 	enum sp_reason end_reason; // to be ended with, at the next sweep
@@ -48,11 +39,10 @@ struct wrk_session {
 	uint32_t pass_sessions, pass_streams, pass_flows;
 	struct wrk_exit_session exit;
 	TAILQ_ENTRY(wrk_session) list;
-	LIST_ENTRY(wrk_session) chain, of_user;
+	LIST_ENTRY(wrk_session) chain;
 };
 TAILQ_HEAD(session_list, wrk_session);
 LIST_HEAD(session_chain, wrk_session);
-LIST_HEAD(user_chain, user);
 
 struct wrk_sessions {
 	struct wrk_sessions_options opt;
@@ -60,8 +50,8 @@ struct wrk_sessions {
 	struct session_list places[PLACES]; // each by time of entry
 	uint32_t count;
 	struct session_chain *by_id;
-	struct user_chain *by_user;
-	size_t mask; // of both tables
+	struct wrk_users *users;
+	size_t mask; // of by_id
 	uint8_t hash_key[crypto_shorthash_KEYBYTES];
 	TAILQ_HEAD(, tier) tiers;
 	struct sp_session_stats gone; // of sessions that were freed
@@ -81,11 +71,11 @@ static uint64_t unix_s(const struct wrk_sessions *t)
 	return sp_loop_unix_ms(t->opt.loop) / 1000;
 }
 
-// Client-chosen ids and users' names: a keyed hash, so that nobody aims at one chain.
-static size_t hash(const struct wrk_sessions *t, const void *key, size_t len)
+// Clients choose their ids: a keyed hash, so that nobody aims at one chain.
+static size_t hash(const struct wrk_sessions *t, const uint8_t *id)
 {
 	uint64_t h;
-	crypto_shorthash((uint8_t *)&h, key, len, t->hash_key);
+	crypto_shorthash((uint8_t *)&h, id, SP_SESSION_ID_BYTES, t->hash_key);
 	return (size_t)h & t->mask;
 }
 
@@ -94,58 +84,7 @@ static enum sp_reason known(enum sp_reason r)
 	return (unsigned)r <= SP_REASON__LAST ? r : SP_REASON_INTERNAL;
 }
 
-// ---- users and tiers ----
-
-static struct user *user_find(struct wrk_sessions *t, const char *name)
-{
-	struct user *u;
-	LIST_FOREACH(u, &t->by_user[hash(t, name, strlen(name))], chain)
-	if (!strcmp(u->name, name))
-		return u;
-	return NULL;
-}
-
-static struct user *user_get(struct wrk_sessions *t, const char *name)
-{
-	struct user *u = user_find(t, name);
-	if (u)
-		return u;
-	u = calloc(1, sizeof(*u));
-	if (!u)
-		return NULL;
-	LIST_INIT(&u->sessions);
-	strcpy(u->name, name);
-	u->tokens_us = 1000000ull * OPEN_BURST_S;
-	u->filled_us = now_us(t);
-	LIST_INSERT_HEAD(&t->by_user[hash(t, name, strlen(name))], u, chain);
-	t->n.users++;
-	return u;
-}
-
-static void user_put(struct wrk_sessions *t, struct user *u)
-{
-	if (u->n)
-		return;
-	LIST_REMOVE(u, chain);
-	t->n.users--;
-	sodium_memzero(u, sizeof(*u));
-	free(u);
-}
-
-// A user's OPENs: opens_per_second, with five seconds' worth of burst.
-static bool user_may_open(struct wrk_sessions *t, struct user *u)
-{
-	uint64_t now = now_us(t), full = 1000000ull * OPEN_BURST_S;
-	uint64_t cost = 1000000 / t->opt.limits.opens_per_second;
-	u->tokens_us += now - u->filled_us;
-	u->filled_us = now;
-	if (u->tokens_us > full)
-		u->tokens_us = full;
-	if (u->tokens_us < cost)
-		return false;
-	u->tokens_us -= cost;
-	return true;
-}
+// ---- tiers ----
 
 static struct tier *tier_get(struct wrk_sessions *t, const char *name)
 {
@@ -203,8 +142,7 @@ static void session_free(struct wrk_session *s, enum sp_reason reason)
 	TAILQ_REMOVE(&t->places[s->place], s, list);
 	(*count[s->place])--;
 	LIST_REMOVE(s, chain);
-	LIST_REMOVE(s, of_user);
-	s->user->n--;
+	s->user->sessions--;
 	s->tier->sessions--;
 	t->count--;
 	t->n.ended[known(reason)]++;
@@ -212,7 +150,7 @@ static void session_free(struct wrk_session *s, enum sp_reason reason)
 	add_stats(&t->gone, &stats);
 	sp_session_clock_remove(t->opt.clock, s->engine);
 	sp_session_free(s->engine, reason);
-	user_put(t, s->user);
+	wrk_users_put(t->users, s->user);
 	free(s);
 }
 
@@ -234,7 +172,7 @@ static void session_end(struct wrk_session *s, enum sp_reason reason)
 static struct wrk_session *session_find(const struct wrk_sessions *t, const uint8_t *id)
 {
 	struct wrk_session *s;
-	LIST_FOREACH(s, &t->by_id[hash(t, id, SP_SESSION_ID_BYTES)], chain)
+	LIST_FOREACH(s, &t->by_id[hash(t, id)], chain)
 	if (!memcmp(s->rec->id, id, SP_SESSION_ID_BYTES))
 		return s;
 	return NULL;
@@ -317,8 +255,9 @@ static void on_stream_open(void *ctx, struct sp_stream *st,
 			   const struct sp_target *target)
 {
 	struct wrk_session *s = ctx;
-	if (!user_may_open(s->t, s->user)) {
-		s->t->n.streams_rate_limited++;
+	struct wrk_sessions *t = s->t;
+	if (!wrk_user_may_open(s->user, t->opt.limits.opens_per_second, now_us(t))) {
+		t->n.streams_rate_limited++;
 		sp_stream_reset(st, SP_REASON_RATE_LIMIT);
 		return;
 	}
@@ -429,7 +368,7 @@ enum sp_reason wrk_sessions_admit(void *ctx, struct sp_link *l,
 
 // Makes room by giving up the stalest detached session, of `u` or of anybody. False:
 // none.
-static bool make_room(struct wrk_sessions *t, const struct user *u)
+static bool make_room(struct wrk_sessions *t, const struct wrk_user *u)
 {
 	struct wrk_session *s;
 	TAILQ_FOREACH(s, &t->places[DETACHED], list)
@@ -452,10 +391,10 @@ static uint32_t user_share(const struct wrk_sessions *t, const struct sp_pass *p
 
 static enum sp_reason check_room(struct wrk_sessions *t, const struct sp_pass *pass)
 {
-	struct user *u = user_find(t, pass->user);
+	struct wrk_user *u = wrk_users_find(t->users, pass->user);
 	if (t->draining)
 		return SP_REASON_DRAINING;
-	if (u && u->n >= user_share(t, pass) && !make_room(t, u))
+	if (u && u->sessions >= user_share(t, pass) && !make_room(t, u))
 		return SP_REASON_SESSION_LIMIT;
 	if (t->count >= t->opt.limits.sessions && !make_room(t, NULL))
 		return SP_REASON_SESSION_LIMIT;
@@ -475,7 +414,7 @@ static enum sp_reason session_make(struct wrk_sessions *t, const struct sp_pass 
 	if (!s)
 		return SP_REASON_NO_MEMORY;
 	s->t = t;
-	s->user = user_get(t, pass->user);
+	s->user = wrk_users_get(t->users, pass->user, now_us(t));
 	if (!s->user)
 		goto nomem;
 	memcpy(o.id, id, sizeof(o.id));
@@ -491,9 +430,8 @@ static enum sp_reason session_make(struct wrk_sessions *t, const struct sp_pass 
 	s->since_us = now_us(t);
 	TAILQ_INSERT_TAIL(&t->places[DETACHED], s, list);
 	t->n.detached++;
-	LIST_INSERT_HEAD(&t->by_id[hash(t, id, SP_SESSION_ID_BYTES)], s, chain);
-	LIST_INSERT_HEAD(&s->user->sessions, s, of_user);
-	s->user->n++;
+	LIST_INSERT_HEAD(&t->by_id[hash(t, id)], s, chain);
+	s->user->sessions++;
 	t->count++;
 	t->n.made++;
 	*ret = s;
@@ -504,14 +442,14 @@ nomem:
 	if (s->engine)
 		sp_session_free(s->engine, SP_REASON_NO_MEMORY);
 	if (s->user)
-		user_put(t, s->user);
+		wrk_users_put(t->users, s->user);
 	free(s);
 	return SP_REASON_NO_MEMORY;
 }
 
 static enum sp_reason attach_known(struct wrk_session *s, const struct sp_hs_accept *who)
 {
-	enum sp_reason r = NULL == s ? SP_REASON_HOME_LOST : judge_live(s);
+	enum sp_reason r = s ? judge_live(s) : SP_REASON_HOME_LOST;
 	if (r)
 		return r;
 	if (sodium_memcmp(who->device, s->rec->device_key, sizeof(who->device)))
@@ -674,9 +612,9 @@ int wrk_sessions_new(const struct wrk_sessions_options *opt, struct wrk_sessions
 	TAILQ_INIT(&t->tiers);
 	crypto_shorthash_keygen(t->hash_key);
 	t->by_id = calloc(size, sizeof(*t->by_id));
-	t->by_user = calloc(size, sizeof(*t->by_user));
 	t->sweep = event_new(sp_loop_base(opt->loop), -1, EV_PERSIST, on_sweep, t);
-	if (!t->by_id || !t->by_user || !t->sweep || event_add(t->sweep, &every)) {
+	if (!t->by_id || wrk_users_new(size, &t->users) || !t->sweep ||
+	    event_add(t->sweep, &every)) {
 		wrk_sessions_free(t);
 		return -ENOMEM;
 	}
@@ -699,7 +637,7 @@ void wrk_sessions_free(struct wrk_sessions *t)
 	if (t->sweep)
 		event_free(t->sweep);
 	free(t->by_id);
-	free(t->by_user);
+	wrk_users_free(t->users);
 	free(t);
 }
 
@@ -732,6 +670,11 @@ void wrk_sessions_drain(struct wrk_sessions *t, uint64_t deadline_ms)
 uint32_t wrk_sessions_live_streams(const struct wrk_sessions *t)
 {
 	return wrk_exit_counters(t->opt.exit)->streams;
+}
+
+uint32_t wrk_sessions_users(const struct wrk_sessions *t)
+{
+	return wrk_users_count(t->users);
 }
 
 const struct wrk_sessions_counters *wrk_sessions_counters(const struct wrk_sessions *t)

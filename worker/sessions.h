@@ -43,7 +43,7 @@ struct wrk_sessions_counters {
 	uint64_t passes_renewed, passes_rejected;
 	uint64_t evicted;              // detached ones that made room
 	uint64_t streams_rate_limited; // more OPENs of a user than allowed
-	uint32_t attached, detached, ending, users;
+	uint32_t attached, detached, ending;
 };
 
 struct wrk_sessions_options {
@@ -66,6 +66,7 @@ void wrk_sessions_reload(struct wrk_sessions *t, const struct wrk_sessions_limit
 			 const struct sp_fleet_worker *fleet);
 // From now on only sessions that exist are served; their clients are told GOAWAY.
 void wrk_sessions_drain(struct wrk_sessions *t, uint64_t deadline_ms);
+uint32_t wrk_sessions_users(const struct wrk_sessions *t); // who have sessions
 uint32_t wrk_sessions_live_streams(const struct wrk_sessions *t);
 
 // For sp_link_worker_ops; ctx is the struct wrk_sessions.
