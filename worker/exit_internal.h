@@ -37,11 +37,11 @@ struct exit_stream {
 	bool readable;         // the socket may have more
 	bool source_fin;       // the destination ended its direction
 	bool sink_fin;         // the client did
-	bool broken;    // a write failed: what is readable goes to the client, then reset
-	bool redialled; // a second try after descriptors ran out
-	bool queued;    // in x->ready
-	uint16_t reason;         // XS_DRAINING
-	uint64_t last_us;        // last traffic
+	bool broken;      // an error was told; what is readable still goes to the client
+	bool redialled;   // a second try after descriptors ran out
+	bool queued;      // in x->ready
+	uint16_t reason;  // XS_DRAINING
+	uint64_t last_us; // last traffic
 	struct sp_target *again; // XS_DIALLING: for a second try, owned
 	TAILQ_ENTRY(exit_stream) ready, idle, sibling;
 };

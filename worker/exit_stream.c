@@ -162,11 +162,15 @@ static void source_ended(struct exit_stream *s)
 
 // After a read that gave less than asked: is there more? A short read alone does not say
 // so (urgent data and a FIN behind the bytes), and no event would come.
-static bool has_more(const struct exit_stream *s)
+static bool has_more(struct exit_stream *s)
 {
 	char byte;
-	ssize_t n = recv(s->fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT);
-	return n >= 0 || (errno != EAGAIN && errno != EWOULDBLOCK);
+	if (recv(s->fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) >= 0)
+		return true;
+	if (errno == EAGAIN || errno == EWOULDBLOCK)
+		return false;
+	s->broken = true; // an error is told once; the next read would see an end
+	return true;
 }
 
 enum read_result { READ_MORE, READ_BLOCKED, READ_OVER };
