@@ -4,11 +4,13 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/sockios.h>
 #include <netinet/in.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -553,6 +555,8 @@ static void what_a_destination_sent_before_its_reset_is_delivered(void **state)
 	w.app_blocked = true;
 	write_pattern(fd, 50000, &sent);
 	assert_int_equal(sent, 50000);
+	int unsent;
+	UNTIL(ioctl(fd, SIOCOUTQ, &unsent) == 0 && unsent == 0);
 	reset_socket(fd);
 	UNTIL(wrk_exit_counters(w.exit)->draining == 1);
 	assert_int_equal(w.closed, 0);
