@@ -14,6 +14,16 @@ void cli_chain_options_default(struct cli_chain_options *ret)
 	};
 }
 
+static void exit_init(const struct cli_chain *c, struct cli_chain_exit *x, unsigned e,
+		      uint64_t now_ms)
+{
+	*x = (struct cli_chain_exit){
+		.dial_at_ms = now_ms + (uint64_t)e * c->opt.stagger_ms,
+		.unhealthy_since_ms = now_ms,
+		.unwanted_since_ms = now_ms,
+	};
+}
+
 int cli_chain_init(struct cli_chain *c, unsigned n, const struct cli_chain_options *opt,
 		   uint64_t now_ms)
 {
@@ -23,12 +33,25 @@ int cli_chain_init(struct cli_chain *c, unsigned n, const struct cli_chain_optio
 	c->opt = *opt;
 	c->n = n;
 	c->random = opt->seed;
-	for (unsigned e = 0; e < n; e++) {
-		c->exit[e].dial_at_ms = now_ms + (uint64_t)e * opt->stagger_ms;
-		c->exit[e].unhealthy_since_ms = now_ms;
-		c->exit[e].unwanted_since_ms = now_ms;
-	}
+	for (unsigned e = 0; e < n; e++)
+		exit_init(c, &c->exit[e], e, now_ms);
 	return 0;
+}
+
+void cli_chain_rebuild(struct cli_chain *c, unsigned n, const int *old_of,
+		       uint64_t now_ms)
+{
+	struct cli_chain old = *c;
+	c->n = n;
+	c->use = 0;
+	for (unsigned e = 0; e < n; e++) {
+		if (old_of[e] < 0)
+			exit_init(c, &c->exit[e], e, now_ms);
+		else
+			c->exit[e] = old.exit[old_of[e]];
+		if (old_of[e] == (int)old.use)
+			c->use = e;
+	}
 }
 
 static bool healthy(const struct cli_chain_exit *x)
@@ -158,6 +181,15 @@ void cli_chain_goaway(struct cli_chain *c, unsigned e, uint64_t now_ms)
 	health_changed(x, was, now_ms);
 }
 
+void cli_chain_ended(struct cli_chain *c, unsigned e, uint64_t now_ms)
+{
+	struct cli_chain_exit *x = &c->exit[e];
+	bool was = healthy(x);
+	x->up = x->stalled = x->dialling = false;
+	health_changed(x, was, now_ms);
+	failed(c, x, now_ms);
+}
+
 void cli_chain_busy(struct cli_chain *c, unsigned e, bool busy, uint64_t now_ms)
 {
 	(void)now_ms;
@@ -180,6 +212,11 @@ static bool given_up(const struct cli_chain *c, const struct cli_chain_exit *x,
 {
 	return !healthy(x) && (x->tried || x->draining ||
 			       now_ms - x->unhealthy_since_ms >= c->opt.failover_ms);
+}
+
+bool cli_chain_is_given_up(const struct cli_chain *c, unsigned e, uint64_t now_ms)
+{
+	return e < c->n && given_up(c, &c->exit[e], now_ms);
 }
 
 static void decide_use(struct cli_chain *c, uint64_t now_ms, struct cli_chain_todo *todo)
@@ -288,6 +325,9 @@ uint64_t cli_chain_deadline(const struct cli_chain *c, uint64_t now_ms)
 			earlier(&at, x->healthy_since_ms + c->opt.hold_down_ms, now_ms);
 		uint64_t patience = x->wanted_since_ms + c->opt.failover_ms;
 		if (e > c->use && x->wanted && !healthy(x) && patience > now_ms)
+			earlier(&at, patience, now_ms);
+		patience = x->unhealthy_since_ms + c->opt.failover_ms;
+		if (x->busy && !healthy(x) && patience > now_ms)
 			earlier(&at, patience, now_ms);
 	}
 	if (!healthy(in_use) && other)

@@ -24,7 +24,7 @@
 
 #include "lib/err.h"
 
-#define CLI_CHAIN_MAX   16
+#define CLI_CHAIN_MAX   32
 #define CLI_CHAIN_NEVER UINT64_MAX
 
 struct cli_chain_options {
@@ -80,10 +80,16 @@ void cli_chain_dial_failed(struct cli_chain *c, unsigned e, bool refused, bool a
 void cli_chain_stalled(struct cli_chain *c, unsigned e, uint64_t now_ms);
 void cli_chain_recovered(struct cli_chain *c, unsigned e, uint64_t now_ms); // spoke again
 void cli_chain_goaway(struct cli_chain *c, unsigned e, uint64_t now_ms);
+// Its session was ended by the exit, its carrier with it.
+void cli_chain_ended(struct cli_chain *c, unsigned e, uint64_t now_ms);
 // Whether streams or flows are left on it.
 void cli_chain_busy(struct cli_chain *c, unsigned e, bool busy, uint64_t now_ms);
 // The network changed: forget the back-offs, dial what is down now.
 void cli_chain_network_changed(struct cli_chain *c, uint64_t now_ms);
+// Another chain of n exits (1..CLI_CHAIN_MAX): old_of[e] is where the e-th stood before,
+// -1: it is new. What is known of those that stay is kept, also which is in use.
+void cli_chain_rebuild(struct cli_chain *c, unsigned n, const int *old_of,
+		       uint64_t now_ms);
 
 // ---- what to do ----
 
@@ -100,5 +106,7 @@ void cli_chain_decide(struct cli_chain *c, uint64_t now_ms, struct cli_chain_tod
 uint64_t cli_chain_deadline(const struct cli_chain *c, uint64_t now_ms);
 
 bool cli_chain_is_healthy(const struct cli_chain *c, unsigned e);
+// Not healthy, and not waited for any longer.
+bool cli_chain_is_given_up(const struct cli_chain *c, unsigned e, uint64_t now_ms);
 
 #endif

@@ -242,6 +242,7 @@ int sp_flow_send(struct sp_flow *fl, const uint8_t *buf, size_t len);
 void sp_flow_close(struct sp_flow *fl, enum sp_reason reason);
 void sp_flow_set_user(struct sp_flow *fl, void *user);
 void *sp_flow_user(const struct sp_flow *fl);
+struct sp_session *sp_flow_session(const struct sp_flow *fl);
 void *sp_flow_ctx(const struct sp_flow *fl);
 const struct sp_target *sp_flow_target(const struct sp_flow *fl);
 

@@ -289,6 +289,11 @@ void *sp_flow_user(const struct sp_flow *fl)
 	return fl->user;
 }
 
+struct sp_session *sp_flow_session(const struct sp_flow *fl)
+{
+	return fl->s;
+}
+
 void *sp_flow_ctx(const struct sp_flow *fl)
 {
 	return fl->s->opt.ctx;

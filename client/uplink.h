@@ -1,0 +1,90 @@
+// The way out: one session per exit in use, its links, dials, tickets; the chain's
+// decisions carried out. Whoever proxies opens streams and flows here and never sees a
+// link. There is no direct path: with no exit up, streams wait. Not here: the decisions
+// (client/chain.h), applications' sockets (client/app_stream.h, client/app_udp.h).
+#ifndef CLI_UPLINK_H
+#define CLI_UPLINK_H
+
+#include "client/chain.h"
+#include "client/exits.h"
+#include "lib/arena.h"
+#include "lib/link.h"
+#include "lib/loop.h"
+#include "lib/session.h"
+#include "lib/session_clock.h"
+
+struct cli_uplink;
+
+struct cli_uplink_identity { // who this device is
+	uint8_t device_secret[32];
+	uint8_t device_public[32];
+	uint8_t pass[SP_PASS_BLOB_MAX]; // signed blob
+	size_t pass_len;
+};
+
+struct cli_uplink_ops {
+	// Exits have been left or given up: streams that are not opened yet and for which
+	// cli_uplink_should_leave says so are to be opened anew.
+	void (*rehome)(void *ctx);
+};
+
+struct cli_uplink_options {
+	struct sp_loop *loop;
+	struct sp_session_clock *clock;
+	struct sp_link_env *env;
+	struct sp_arena *arena;
+	struct cli_exits *exits;                    // becomes the uplink's
+	const struct cli_uplink_identity *identity; // copied
+	struct cli_chain_options chain;
+	struct sp_session_limits limits;
+	uint32_t dial_timeout_ms;
+	uint32_t stale_ms; // a session without a carrier for so long loses its streams
+	// stream_* and flow_* of the applications' side; the rest is the uplink's.
+	struct sp_session_ops session_ops;
+	const struct cli_uplink_ops *ops;
+	void *ctx; // of ops
+};
+// 0 and *ret; -ENOMEM. Dialling begins with the first turn of the loop.
+int cli_uplink_new(const struct cli_uplink_options *opt,
+		   struct cli_uplink **ret) SP_MUST_CHECK;
+// Ends every stream and flow with SHUTDOWN, closes links. NULL is fine.
+void cli_uplink_free(struct cli_uplink *u);
+// New exits (become the uplink's; NULL: as before) and identity. Sessions with exits that
+// stay go on; streams of exits that are gone are reset.
+void cli_uplink_reload(struct cli_uplink *u, struct cli_exits *exits,
+		       const struct cli_uplink_identity *identity);
+const struct cli_exits *cli_uplink_exits(const struct cli_uplink *u);
+
+// On the exit in use. 0 and *ret; SP_E_LIMIT, -ENOMEM; SP_E_CLOSED.
+int cli_uplink_open_stream(struct cli_uplink *u, const struct sp_target *target,
+			   void *user, struct sp_stream **ret) SP_MUST_CHECK;
+int cli_uplink_open_flow(struct cli_uplink *u, const struct sp_target *target, void *user,
+			 struct sp_flow **ret) SP_MUST_CHECK;
+// Whether the session's exit is given up for now while the one in use works: what can
+// move (streams not opened yet, flows) should be opened anew.
+bool cli_uplink_should_leave(const struct cli_uplink *u, const struct sp_session *s);
+// Call after using a stream or flow outside of the engine's calls: its timers may have
+// changed.
+void cli_uplink_touch(struct cli_uplink *u, struct sp_session *s);
+
+struct cli_uplink_exit_info {
+	const char *name;
+	const char *state; // "healthy", "connecting", "stalled", "draining", "waiting",
+			   // "idle"
+	bool in_use;
+	const char *carrier;                  // kind of the carrier in use, or ""
+	char address[SP_TARGET_TEXT_MAX];     // of the carrier in use or tried last
+	uint8_t session[SP_SESSION_ID_BYTES]; // zeros: none
+	unsigned tickets;
+	uint64_t dials, dial_failures, stalls, home_losses, sessions_ended;
+	uint64_t state_since_ms;  // time of sp_loop_now_ms
+	enum sp_reason last_down; // why the last carrier went, NONE: none did
+	uint64_t last_down_ms;
+	struct sp_session_stats stats; // sums over all sessions with this exit
+};
+unsigned cli_uplink_n(const struct cli_uplink *u);
+void cli_uplink_exit_info(const struct cli_uplink *u, unsigned e,
+			  struct cli_uplink_exit_info *ret);
+uint64_t cli_uplink_moves(const struct cli_uplink *u); // changes of the exit in use
+
+#endif
