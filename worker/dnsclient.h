@@ -13,7 +13,7 @@ struct wrk_dnsclient;
 struct wrk_dnsclient_options {
 	struct event_base *base;
 	const char *const *servers; // "127.0.0.1:5353", "9.9.9.9", "[::1]:53"
-	size_t nservers;            // 0: those of /etc/resolv.conf
+	size_t nservers;            // 0: those of /etc/resolv.conf, read once
 	uint32_t try_ms;            // of the first try; doubles with each round
 	uint32_t tries;             // per server
 };

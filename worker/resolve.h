@@ -20,7 +20,7 @@ struct wrk_lookup;
 struct wrk_resolve_options {
 	struct event_base *base;    // outlives it
 	const char *const *servers; // "127.0.0.1:5353", "9.9.9.9", "[::1]:53"; copied
-	size_t nservers;            // 0: those of /etc/resolv.conf
+	size_t nservers;            // 0: those of /etc/resolv.conf, read once
 	struct wrk_dnscache_options cache;
 	uint32_t timeout_ms;  // of a look-up, all tries (5,000)
 	uint32_t try_ms;      // of the first try; doubles with each round (800)

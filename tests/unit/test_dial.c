@@ -210,6 +210,17 @@ static void open_default(void)
 	open_dialer(&o);
 }
 
+// Delays so long that a test which is held up does not mistake them for anything else.
+static void open_patient(void)
+{
+	struct wrk_dialer_options o;
+	open_parts();
+	dialer_options(&o);
+	o.resolution_delay_ms = 5000;
+	o.attempt_delay_ms = 5000;
+	open_dialer(&o);
+}
+
 static void teardown(void)
 {
 	wrk_dialer_free(fx.d);
@@ -222,6 +233,13 @@ static void teardown(void)
 	}
 	dw_stop(&fx.world);
 	event_base_free(fx.base);
+}
+
+static uint32_t lookups(void)
+{
+	struct wrk_resolve_stats s;
+	wrk_resolve_stats(fx.r, &s);
+	return s.lookups;
 }
 
 static unsigned open_descriptors(void)
@@ -314,7 +332,6 @@ static void test_source_address_and_close_on_exec_follow_the_options(void **stat
 	assert_true(l6 >= 0);
 	dial("[::1]", port, &q);
 	assert_int_equal(q.bound.kind, SP_TARGET_IPV6);
-	assert_int_equal(option(q.fd, IPPROTO_IPV6, IPV6_V6ONLY), 1);
 	close(q.fd);
 	close(l);
 	close(l6);
@@ -406,18 +423,19 @@ static void test_policy_is_asked_about_each_resolved_address(void **state)
 static void test_ipv6_comes_first_where_both_answer(void **state)
 {
 	struct dw_name names[] = {{"both.test", OK("127.0.0.1"), OK("::1"), 0, 0},
-				  {"late6.test", OK("127.0.0.1"), LATE(15, "::1"), 0, 0}};
+				  {"late6.test", OK("127.0.0.1"), LATE(40, "::1"), 0, 0}};
 	struct dialled q;
 	uint16_t port = 0;
 	(void)state;
 	SETUP(names);
-	open_default();
+	open_patient();
 	int l4 = listen_on("127.0.0.1", &port, 16), l6 = listen_on("::1", &port, 16);
 	assert_true(l6 >= 0);
 	for (int i = 0; i < 2; i++) { // from the server, from the cache
 		dial("both.test", port, &q);
 		assert_int_equal(q.bound.kind, SP_TARGET_IPV6);
 		assert_int_equal(q.journaled, 1);
+		assert_int_equal(option(q.fd, IPPROTO_IPV6, IPV6_V6ONLY), 1);
 		close(q.fd);
 	}
 	dial("late6.test", port, &q); // within the resolution delay
@@ -442,14 +460,11 @@ static void test_slow_aaaa_costs_the_resolution_delay_only(void **state)
 	int l = listen_on("127.0.0.1", &port, 16);
 	dial("slow6.test", port, &q);
 	assert_int_equal(q.bound.kind, SP_TARGET_IPV4);
-	assert_in_range(q.took_ms, 49, 1000);
+	assert_in_range(q.took_ms, 50, 1900);
 	close(q.fd);
 	dial("mute6.test", port, &q);
 	assert_int_equal(q.bound.kind, SP_TARGET_IPV4);
-	assert_in_range(q.took_ms, 49, 500);
-	close(q.fd);
-	dial("only4.test", port, &q);
-	assert_in_range(q.took_ms, 0, 45);
+	assert_in_range(q.took_ms, 50, 4000);
 	close(q.fd);
 	close(l);
 	teardown();
@@ -457,7 +472,8 @@ static void test_slow_aaaa_costs_the_resolution_delay_only(void **state)
 
 static void test_ipv6_black_hole_falls_to_ipv4_after_the_attempt_delay(void **state)
 {
-	struct dw_name names[] = {{"hole6.test", OK("127.0.0.1"), OK("::1"), 0, 0}};
+	struct dw_name names[] = {
+		{"hole6.test", OK("127.0.0.1"), OK("::1", "::1", "::1"), 0, 0}};
 	struct dialled q;
 	uint16_t port;
 	int l;
@@ -472,7 +488,7 @@ static void test_ipv6_black_hole_falls_to_ipv4_after_the_attempt_delay(void **st
 	dial("hole6.test", port, &q);
 	assert_int_equal(q.reason, SP_REASON_NONE);
 	assert_int_equal(q.bound.kind, SP_TARGET_IPV4);
-	assert_in_range(q.took_ms, 245, 1500);
+	assert_in_range(q.took_ms, 250, 2400);
 	assert_int_equal(q.journaled, 2);
 	assert_int_equal(q.most, 2);
 	assert_int_equal(open_descriptors(), before + 1);
@@ -481,20 +497,24 @@ static void test_ipv6_black_hole_falls_to_ipv4_after_the_attempt_delay(void **st
 	teardown();
 }
 
-static void test_refused_ipv6_moves_to_ipv4_at_once(void **state)
+static void test_no_aaaa_or_a_refusal_costs_no_delay(void **state)
 {
-	struct dw_name names[] = {{"no6.test", OK("127.0.0.1"), OK("::1"), 0, 0}};
+	struct dw_name names[] = {{"no6.test", OK("127.0.0.1"), OK("::1"), 0, 0},
+				  {"only4.test", OK("127.0.0.1"), NOTHING, 0, 0}};
+	static const char *const hosts[] = {"no6.test", "only4.test"};
 	struct dialled q;
 	uint16_t port = 0;
 	(void)state;
 	SETUP(names);
-	open_default();
+	open_patient();
 	int l = listen_on("127.0.0.1", &port, 16);
-	dial("no6.test", port, &q);
-	assert_int_equal(q.bound.kind, SP_TARGET_IPV4);
-	assert_in_range(q.took_ms, 0, 200);
-	assert_int_equal(q.most, 1);
-	close(q.fd);
+	for (int i = 0; i < 2; i++) {
+		dial(hosts[i], port, &q);
+		assert_int_equal(q.bound.kind, SP_TARGET_IPV4);
+		assert_in_range(q.took_ms, 0, 4000);
+		assert_int_equal(q.most, 1);
+		close(q.fd);
+	}
 	close(l);
 	teardown();
 }
@@ -546,7 +566,7 @@ static void test_an_attempt_gives_way_when_both_places_are_taken(void **state)
 	assert_true(dig_hole("127.0.0.3", &port));
 	dial("third.test", port, &q);
 	assert_int_equal(q.reason, SP_REASON_NONE);
-	assert_in_range(q.took_ms, 118, 1000);
+	assert_in_range(q.took_ms, 120, 4000);
 	assert_int_equal(q.journaled, 3);
 	assert_int_equal(q.most, 2);
 	close(q.fd);
@@ -575,24 +595,23 @@ static void test_deadline_ends_what_never_answers(void **state)
 	unsigned before = open_descriptors();
 	dial("127.0.0.2", port, &q);
 	assert_string_equal(sp_reason_word(q.reason), "timeout");
-	assert_in_range(q.took_ms, 118, 1000);
+	assert_in_range(q.took_ms, 120, 4000);
 	dial("hole.test", port, &q);
 	assert_string_equal(sp_reason_word(q.reason), "timeout");
 	assert_int_equal(q.most, 2);
 	dial("half.test", port, &q); // one address is silent, the other refuses
 	assert_string_equal(sp_reason_word(q.reason), "refused");
-	assert_in_range(q.took_ms, 118, 1000);
+	assert_in_range(q.took_ms, 120, 4000);
 	dial("mute.test", port, &q);
 	assert_string_equal(sp_reason_word(q.reason), "resolve-timeout");
-	assert_in_range(q.took_ms, 118, 1000);
+	assert_in_range(q.took_ms, 120, 4000);
 	assert_in_range(open_descriptors(), before, before + 1); // c-ares may still wait
 	teardown();
 }
 
 static void test_a_cancelled_dial_closes_and_never_calls(void **state)
 {
-	struct dw_name names[] = {
-		{"mute.test", REPLY(DW_SILENT), REPLY(DW_SILENT), 0, 0}};
+	struct dw_name names[] = {{"late.test", LATE(300, "127.0.0.1"), NOTHING, 0, 0}};
 	struct dialled resolving, attempting, starting, q;
 	uint16_t hole = 0, port = 0;
 	(void)state;
@@ -600,7 +619,7 @@ static void test_a_cancelled_dial_closes_and_never_calls(void **state)
 	open_default();
 	assert_true(dig_hole("127.0.0.2", &hole));
 	int l = listen_on("127.0.0.1", &port, 16);
-	assert_int_equal(start("mute.test", port, &resolving), 0);
+	assert_int_equal(start("late.test", port, &resolving), 0);
 	WAIT_UNTIL(fx.base, names[0].a_queries);
 	unsigned before = open_descriptors();
 	assert_int_equal(start("127.0.0.2", hole, &attempting), 0);
@@ -612,7 +631,8 @@ static void test_a_cancelled_dial_closes_and_never_calls(void **state)
 	wrk_dial_cancel(NULL);
 	assert_int_equal(attempting.place[0], -1);
 	assert_int_equal(open_descriptors(), before);
-	dial("127.0.0.1", port, &q); // the loop has turned
+	WAIT_UNTIL(fx.base, lookups() == 0); // the answer that nobody waits for came
+	dial("late.test", port, &q);
 	close(q.fd);
 	assert_int_equal(resolving.calls + attempting.calls + starting.calls, 0);
 	assert_int_equal(wrk_dialer_stats(fx.d)->ended[SP_REASON_CANCELLED], 3);
@@ -801,7 +821,7 @@ int main(void)
 		cmocka_unit_test(test_slow_aaaa_costs_the_resolution_delay_only),
 		cmocka_unit_test(
 			test_ipv6_black_hole_falls_to_ipv4_after_the_attempt_delay),
-		cmocka_unit_test(test_refused_ipv6_moves_to_ipv4_at_once),
+		cmocka_unit_test(test_no_aaaa_or_a_refusal_costs_no_delay),
 		cmocka_unit_test(test_addresses_are_tried_up_to_the_limit),
 		cmocka_unit_test(test_an_attempt_gives_way_when_both_places_are_taken),
 		cmocka_unit_test(test_deadline_ends_what_never_answers),
