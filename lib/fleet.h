@@ -1,7 +1,7 @@
 // The bodies of the two signed configs, JSON: what a worker enforces and what a client
-// dials. Parsed into structs and checked; every error names the JSON path, what was found
-// and what is wanted. No I/O, no clock. Not here: signatures (lib/signed.h), exit policy
-// rules, which the worker compiles (lib/policy.h).
+// dials. Parsed into structs, checked, printed; every error names the JSON path, what was
+// found and what is wanted. The formats: docs/man/sallyport-fleet.5. No I/O, no clock.
+// Not here: signatures (lib/signed.h), what rules of the exit policy mean (lib/policy.h).
 #ifndef SP_FLEET_H
 #define SP_FLEET_H
 
@@ -14,10 +14,12 @@
 #define SP_FLEET_NAME_MAX     32 // bytes of a tier, group, exit or region name
 #define SP_FLEET_TIERS_MAX    64
 #define SP_FLEET_RULES_MAX    1024
-#define SP_FLEET_REVOKED_MAX  65536
+#define SP_FLEET_RULE_MAX     100   // bytes of one rule
+#define SP_FLEET_REVOKED_MAX  16384 // as many fit the body of a signed blob
 #define SP_FLEET_EXITS_MAX    256
 #define SP_FLEET_CARRIERS_MAX 8
-#define SP_FLEET_WHY_MAX      320 // fits any error text with its NUL
+#define SP_FLEET_PATH_MAX     1024 // bytes of a file name
+#define SP_FLEET_WHY_MAX      320  // fits any error text with its NUL
 
 struct sp_fleet_revision {
 	uint32_t epoch;
@@ -26,16 +28,23 @@ struct sp_fleet_revision {
 // < 0: a is older than b; 0: the same; > 0: newer.
 int sp_fleet_revision_compare(const struct sp_fleet_revision *a,
 			      const struct sp_fleet_revision *b);
+// 1 to SP_FLEET_NAME_MAX letters, digits, '.', '_', '-': fit for logs and labels.
+bool sp_fleet_name_is_valid(const char *name);
+// The id of a worker that was given none: the first 8 bytes, big endian, of BLAKE2b-256
+// of its 32-byte static public key; never 0.
+uint64_t sp_fleet_home_id(const uint8_t *public_key);
 
-struct sp_fleet_tier { // 0: the worker's own limit
+// ---- kind 2: worker config ----
+
+struct sp_fleet_tier { // 0: no limit but the worker's own
 	char name[SP_FLEET_NAME_MAX + 1];
 	uint32_t max_sessions; // of one user
 	uint32_t max_streams;  // of one session
 	uint32_t max_flows;
 	uint64_t rate_bps; // bytes a second
+	unsigned n_groups; // of exits that the tier may use; 0: all
+	char groups[SP_PASS_GROUPS_MAX][SP_FLEET_NAME_MAX + 1];
 };
-
-// ---- kind 2: worker config ----
 
 struct sp_fleet_worker {
 	struct sp_fleet_revision revision;
@@ -43,21 +52,26 @@ struct sp_fleet_worker {
 	char group[SP_FLEET_NAME_MAX + 1]; // "" : every pass is admitted
 	struct sp_fleet_tier *tiers;
 	size_t n_tiers;
-	char **rules; // exit policy in order, texts such as "deny 10.0.0.0/8"
+	char **rules; // exit policy in order, texts such as "deny 10.0.0.0/8"; valid
 	size_t n_rules;
-	struct sp_signed_keys pass_keys; // may sign passes
-	uint8_t (*revoked)[16];          // serials, sorted
+	struct sp_signed_keys pass_keys;          // may sign passes
+	uint8_t (*revoked)[SP_PASS_SERIAL_BYTES]; // serials, sorted, none twice
 	size_t n_revoked;
 };
 
-// 0 and *ret; SP_E_CONFIG, SP_E_LIMIT, -ENOMEM with a text in `why` (SP_FLEET_WHY_MAX).
+// 0 and *ret; SP_E_CONFIG, SP_E_LIMIT, SP_E_VERSION, -ENOMEM with a text in `why`
+// (SP_FLEET_WHY_MAX; cap 0: none).
 int sp_fleet_worker_parse(const void *json, size_t len, struct sp_fleet_worker **ret,
 			  char *why, size_t cap) SP_MUST_CHECK;
 void sp_fleet_worker_free(struct sp_fleet_worker *f); // NULL is fine
+// Canonical JSON: parses to the same, whose print is this text again. Indented, with a
+// final line feed, malloc'd, free(); NULL: no memory.
+char *sp_fleet_worker_print(const struct sp_fleet_worker *f) SP_MUST_CHECK;
 const struct sp_fleet_tier *sp_fleet_find_tier(const struct sp_fleet_worker *f,
 					       const char *name); // NULL: no such
 bool sp_fleet_is_revoked(const struct sp_fleet_worker *f, const uint8_t *serial);
-// The worker has no group, or the pass has none, or they have one in common.
+// The worker has no group, or it is among the pass's groups and among those of the
+// pass's tier, as far as either names any.
 bool sp_fleet_admits(const struct sp_fleet_worker *f, const struct sp_pass *pass);
 
 // ---- kind 3: client config ----
@@ -73,8 +87,8 @@ struct sp_fleet_carrier {
 
 struct sp_fleet_exit {
 	char name[SP_FLEET_NAME_MAX + 1];
-	char region[SP_FLEET_NAME_MAX + 1];
-	uint64_t home_id;
+	char region[SP_FLEET_NAME_MAX + 1]; // or ""
+	uint64_t home_id; // sp_fleet_home_id unless the config says another
 	uint8_t public_key[32];
 	struct sp_fleet_carrier carriers[SP_FLEET_CARRIERS_MAX]; // in order of preference
 	size_t n_carriers;
@@ -87,8 +101,10 @@ struct sp_fleet_client {
 	size_t n_exits;
 };
 
+// As sp_fleet_worker_parse, _free and _print.
 int sp_fleet_client_parse(const void *json, size_t len, struct sp_fleet_client **ret,
 			  char *why, size_t cap) SP_MUST_CHECK;
-void sp_fleet_client_free(struct sp_fleet_client *f); // NULL is fine
+void sp_fleet_client_free(struct sp_fleet_client *f);
+char *sp_fleet_client_print(const struct sp_fleet_client *f) SP_MUST_CHECK;
 
 #endif

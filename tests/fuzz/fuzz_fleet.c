@@ -1,16 +1,44 @@
-// The bodies of both signed configs: any bytes.
+// The bodies of both signed configs: any bytes. What parses must print, and the print
+// must parse and print as itself.
+#include <stdlib.h>
+#include <string.h>
+
 #include "lib/fleet.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+static char *worker(const void *data, size_t size)
 {
 	char why[SP_FLEET_WHY_MAX];
-	struct sp_fleet_worker *w;
-	struct sp_fleet_client *c;
-	if (sp_fleet_worker_parse(data, size, &w, why, sizeof(why)) == 0)
-		sp_fleet_worker_free(w);
-	if (sp_fleet_client_parse(data, size, &c, why, sizeof(why)) == 0)
-		sp_fleet_client_free(c);
+	struct sp_fleet_worker *f;
+	if (sp_fleet_worker_parse(data, size, &f, why, sizeof(why)))
+		return NULL;
+	char *text = sp_fleet_worker_print(f);
+	sp_fleet_worker_free(f);
+	return text;
+}
+
+static char *client(const void *data, size_t size)
+{
+	char why[SP_FLEET_WHY_MAX];
+	struct sp_fleet_client *f;
+	if (sp_fleet_client_parse(data, size, &f, why, sizeof(why)))
+		return NULL;
+	char *text = sp_fleet_client_print(f);
+	sp_fleet_client_free(f);
+	return text;
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+	for (int i = 0; i < 2; i++) {
+		char *(*print)(const void *, size_t) = i ? client : worker;
+		char *one = print(data, size);
+		char *two = one ? print(one, strlen(one)) : NULL;
+		if (one && (!two || strcmp(one, two)))
+			abort();
+		free(one);
+		free(two);
+	}
 	return 0;
 }
