@@ -34,7 +34,7 @@ struct sp_arena {
 	struct free_stack free_sessions, free_streams, free_chunks;
 	uint32_t unclaimed; // guaranteed chunks of live streams not drawn yet
 	uint64_t credit_max, credit_used;
-	TAILQ_HEAD(, sp_starved) starved;
+	TAILQ_HEAD(starved_list, sp_starved) starved;
 };
 
 static int stack_init(struct free_stack *st, uint32_t total)

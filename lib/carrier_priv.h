@@ -22,6 +22,7 @@ struct sp_carrier {
 	const struct sp_carrier_ops *ops;
 	int fd;
 	bool connecting;
+	int connect_err;   // -errno of a connect that failed
 	const char *error; // static text, or NULL
 	union {
 		struct sockaddr sa;

@@ -46,8 +46,11 @@ int carrier_tcp_connect(const struct sp_carrier_dial *d, int *ret_fd)
 {
 	int fd = socket(d->addr.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
 
+	int one = 1;
+
 	if (fd < 0)
 		return -errno;
+	(void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
 	if (connect(fd, (const struct sockaddr *)&d->addr, d->addr_len) &&
 	    errno != EINPROGRESS) {
 		int err = -errno;
@@ -64,16 +67,17 @@ int carrier_tcp_handshake(struct sp_carrier *c)
 	socklen_t len = sizeof(int);
 	int err = 0;
 
+	if (c->connect_err)
+		return carrier_fail(c, c->connect_err);
 	if (!c->connecting)
 		return 0;
 	if (poll(&p, 1, 0) <= 0)
 		return -EAGAIN;
 	if (getsockopt(c->fd, SOL_SOCKET, SO_ERROR, &err, &len))
 		err = errno;
-	if (err)
-		return carrier_fail(c, -err);
 	c->connecting = false;
-	return 0;
+	c->connect_err = -err;
+	return err ? carrier_fail(c, -err) : 0;
 }
 
 static ssize_t tcp_read(struct sp_carrier *c, uint8_t *buf, size_t cap)

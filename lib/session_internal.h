@@ -111,7 +111,7 @@ struct sp_flow {
 	int8_t fat; // bucket by queued bytes, -1: empty
 	bool dns;
 	int32_t deficit;
-	STAILQ_HEAD(, packet) packets;
+	STAILQ_HEAD(packet_list, packet) packets;
 	struct sp_target target;
 	TAILQ_ENTRY(sp_flow) lru, sched_link, fat_link;
 };

@@ -1,0 +1,91 @@
+// The exit: destination sockets of streams (exit_stream.c) and datagram flows
+// (exit_flow.c) of all sessions of this worker, with what they share: counters, reading
+// turns, idle lists, one sweep. Not here: sessions, carriers, the exit policy and DNS
+// (worker/dial.h, worker/resolve.h).
+//
+// Nothing here has a timer of its own: one sweep every 20 ms looks at the heads of lists
+// that are ordered by time.
+#ifndef WRK_EXIT_H
+#define WRK_EXIT_H
+
+#include <stdint.h>
+#include <sys/queue.h>
+
+#include "lib/arena.h"
+#include "lib/loop.h"
+#include "lib/session.h"
+#include "lib/session_clock.h"
+#include "worker/dial.h"
+
+struct wrk_exit;
+
+// Traffic of one tier; the only label that says anything about whose bytes they are.
+struct wrk_tally {
+	char tier[33];
+	uint64_t bytes_to_client, bytes_from_client; // streams
+	uint64_t dgrams_to_client, dgrams_from_client;
+	uint64_t dgram_bytes_to_client, dgram_bytes_from_client;
+};
+
+// A session's place at the exit; embedded in the session's object. The engine's
+// stream_open and flow_open find it by the session's ctx.
+struct wrk_exit_session {
+	struct wrk_exit *x;
+	struct wrk_tally *tally;
+	TAILQ_HEAD(, exit_stream) streams;
+};
+
+struct wrk_exit_counters {
+	uint64_t streams_asked, streams_opened;
+	uint64_t
+		streams_ended[SP_REASON__LAST + 1]; // by this worker, destination or peer
+	uint64_t flows_asked, flows_opened;
+	uint64_t flows_ended[SP_REASON__LAST + 1];
+	uint64_t flows_evicted;  // for want of descriptors or room
+	uint64_t icmp_errors;    // on flows; ignored
+	uint64_t dgrams_dropped; // not sent: full queue, full socket, or too long
+	uint64_t no_descriptors; // times the process had none left
+	uint32_t streams, flows; // live
+	uint32_t draining;       // reset by the destination, last bytes on their way
+};
+
+struct wrk_exit_options {
+	struct sp_loop *loop;
+	struct sp_session_clock *clock;
+	struct sp_arena *arena;
+	struct wrk_dialer *dialer;
+	uint32_t max_flows;      // of the worker; beyond, the stalest idle one goes
+	uint32_t stream_idle_ms; // a stream without traffic is reset (2 h)
+	uint32_t flow_dns_ms;    // a flow to port 53 ends so long after its answer (5 s)
+};
+// 0 and *ret; -ENOMEM. What the options point to outlives it.
+int wrk_exit_new(const struct wrk_exit_options *opt, struct wrk_exit **ret) SP_MUST_CHECK;
+// Every session must be freed before. NULL is fine.
+void wrk_exit_free(struct wrk_exit *x);
+void wrk_exit_set_limits(struct wrk_exit *x, uint32_t max_flows, uint32_t stream_idle_ms);
+const struct wrk_exit_counters *wrk_exit_counters(const struct wrk_exit *x);
+
+// `tally` outlives the session.
+void wrk_exit_session_init(struct wrk_exit_session *es, struct wrk_exit *x,
+			   struct wrk_tally *tally);
+// Resets every stream of the session; its flows stay.
+void wrk_exit_session_reset(struct wrk_exit_session *es, enum sp_reason reason);
+
+// For the engine's operations of the same names (lib/session.h). The session must be
+// freed before `es` goes.
+void wrk_exit_stream_open(struct wrk_exit_session *es, struct sp_stream *st,
+			  const struct sp_target *target);
+size_t wrk_exit_stream_sink(struct sp_stream *st, const uint8_t *buf, size_t len);
+void wrk_exit_stream_sink_fin(struct sp_stream *st);
+void wrk_exit_stream_source_ready(struct sp_stream *st);
+void wrk_exit_stream_closed(struct sp_stream *st, enum sp_reason reason);
+
+void wrk_exit_flow_open(struct wrk_exit_session *es, struct sp_flow *fl,
+			const struct sp_target *target);
+void wrk_exit_flow_data(struct sp_flow *fl, const uint8_t *buf, size_t len);
+void wrk_exit_flow_closed(struct sp_flow *fl, enum sp_reason reason);
+
+// Closes the stalest idle flow to free a descriptor. False: there is none.
+bool wrk_exit_evict_flow(struct wrk_exit *x);
+
+#endif

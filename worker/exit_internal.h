@@ -1,0 +1,101 @@
+// What exit.c, exit_stream.c and exit_flow.c share; nobody else includes this.
+#ifndef WRK_EXIT_INTERNAL_H
+#define WRK_EXIT_INTERNAL_H
+
+#include <sys/queue.h>
+#include <sys/socket.h>
+
+#include <event2/event.h>
+#include <event2/event_struct.h>
+
+#include "worker/exit.h"
+
+#define EXIT_SWEEP_MS     20
+#define EXIT_READ_BYTES   65536 // of one stream in its turn
+#define EXIT_TURN_STREAMS 64    // streams that go on reading in one turn of the loop
+#define EXIT_FLOW_QUEUE   8     // datagrams of a flow whose name is being resolved
+#define EXIT_FLOW_BATCH   16    // datagrams read at once
+#define EXIT_FLOW_BATCHES 2     // batches of one flow in its turn
+
+enum exit_stream_state {
+	XS_DIALLING,
+	XS_OPEN,     // has a socket
+	XS_HALF,     // socket closed: all is read and written, the client takes the rest
+	XS_DRAINING, // reset by the destination; ends once the client has what was
+		     // readable
+};
+
+struct exit_stream {
+	struct sp_stream *st;
+	struct wrk_exit *x;
+	struct wrk_exit_session *session;
+	struct wrk_dial *dial; // XS_DIALLING
+	struct event ev;       // XS_OPEN
+	int fd;                // XS_OPEN
+	uint32_t record;       // index in the arena
+	uint8_t state;         // enum exit_stream_state
+	bool readable;         // the socket may have more
+	bool source_fin;       // the destination ended its direction
+	bool sink_fin;         // the client did
+	bool broken;      // an error was told; what is readable still goes to the client
+	bool redialled;   // a second try after descriptors ran out
+	bool queued;      // in x->ready
+	uint16_t reason;  // XS_DRAINING
+	uint64_t last_us; // last traffic
+	struct sp_target *again; // XS_DIALLING: for a second try, owned
+	TAILQ_ENTRY(exit_stream) ready, idle, sibling;
+};
+TAILQ_HEAD(exit_stream_list, exit_stream);
+
+struct exit_packet {
+	STAILQ_ENTRY(exit_packet) next;
+	size_t len;
+	uint8_t data[];
+};
+
+struct exit_batch;
+
+struct exit_flow {
+	struct sp_flow *fl;
+	struct wrk_exit *x;
+	struct wrk_tally *tally;
+	struct wrk_dial *dial; // while the name is being resolved
+	struct event ev;
+	int fd; // -1: not yet
+	bool dns, answered;
+	bool reopened; // a second try after descriptors ran out
+	unsigned npackets;
+	STAILQ_HEAD(, exit_packet) packets;
+	uint64_t last_us;
+	TAILQ_ENTRY(exit_flow) lru, dns_link;
+};
+TAILQ_HEAD(exit_flow_list, exit_flow);
+
+struct wrk_exit {
+	struct wrk_exit_options opt;
+	struct wrk_exit_counters n;
+	struct exit_stream_list ready;    // have more to read than one turn gives
+	struct exit_stream_list idle;     // all that live, by last traffic
+	struct exit_stream_list draining; // linked by `idle`
+	struct exit_flow_list lru;        // all flows, by last traffic
+	struct exit_flow_list answered;   // DNS flows, by their answer
+	struct exit_stream *busy;         // in socket_event; NULL once it is freed
+	struct sp_deferred turn;
+	struct event *sweep;
+	struct exit_batch *batch; // for reading datagrams
+};
+
+static inline uint64_t exit_now(const struct wrk_exit *x)
+{
+	return sp_loop_now_us(x->opt.loop);
+}
+void exit_want_turn(struct wrk_exit *x);
+
+// exit_stream.c
+void exit_stream_turn(struct wrk_exit *x);
+void exit_stream_sweep(struct wrk_exit *x);
+// exit_flow.c
+struct exit_batch *exit_batch_new(void);
+void exit_flow_sweep(struct wrk_exit *x);
+
+#endif

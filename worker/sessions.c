@@ -1,0 +1,710 @@
+#include "worker/sessions.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/queue.h>
+
+#include <event2/event.h>
+#include <sodium.h>
+
+#include "lib/pass.h"
+#include "lib/ticket.h"
+#include "worker/users.h"
+
+#define SWEEP_MS     100
+#define CHECK_US     1000000 // passes are looked at so often
+#define END_FLUSH_US 1000000 // an END has so long to reach the client
+#define PRESSURE     8       // less than 1/8 of the pool spare: the stalest gives up
+
+struct tier {
+	TAILQ_ENTRY(tier) link;
+	struct wrk_tally tally;
+	uint32_t sessions;
+};
+
+enum place { ATTACHED, DETACHED, ENDING, PLACES };
+
+struct wrk_session {
+	struct wrk_sessions *t;
+	struct sp_session *engine;
+	struct sp_session_rec *rec;
+	struct wrk_user *user;
+	struct tier *tier;
+	enum place place;
+	enum sp_reason end_reason; // to be ended with, at the next sweep
+	bool streams_gone;         // detached: reset already
+	uint64_t since_us;         // in this place
+	uint32_t pass_sessions, pass_streams, pass_flows;
+	struct wrk_exit_session exit;
+	TAILQ_ENTRY(wrk_session) list;
+	LIST_ENTRY(wrk_session) chain;
+};
+TAILQ_HEAD(session_list, wrk_session);
+LIST_HEAD(session_chain, wrk_session);
+
+struct wrk_sessions {
+	struct wrk_sessions_options opt;
+	struct wrk_sessions_counters n;
+	struct session_list places[PLACES]; // each by time of entry
+	uint32_t count;
+	struct session_chain *by_id;
+	struct wrk_users *users;
+	size_t mask; // of by_id
+	uint8_t hash_key[crypto_shorthash_KEYBYTES];
+	TAILQ_HEAD(, tier) tiers;
+	struct sp_session_stats gone; // of sessions that were freed
+	struct event *sweep;
+	uint64_t checked_us;
+	bool draining;
+	uint64_t drain_ms;
+};
+
+static uint64_t now_us(const struct wrk_sessions *t)
+{
+	return sp_loop_now_us(t->opt.loop);
+}
+
+static uint64_t unix_s(const struct wrk_sessions *t)
+{
+	return sp_loop_unix_ms(t->opt.loop) / 1000;
+}
+
+// Clients choose their ids: a keyed hash, so that nobody aims at one chain.
+static size_t hash(const struct wrk_sessions *t, const uint8_t *id)
+{
+	uint64_t h;
+	crypto_shorthash((uint8_t *)&h, id, SP_SESSION_ID_BYTES, t->hash_key);
+	return (size_t)h & t->mask;
+}
+
+static enum sp_reason known(enum sp_reason r)
+{
+	return (unsigned)r <= SP_REASON__LAST ? r : SP_REASON_INTERNAL;
+}
+
+// ---- tiers ----
+
+static struct tier *tier_get(struct wrk_sessions *t, const char *name)
+{
+	struct tier *tier;
+	TAILQ_FOREACH(tier, &t->tiers, link)
+	if (!strcmp(tier->tally.tier, name))
+		return tier;
+	tier = calloc(1, sizeof(*tier));
+	if (!tier)
+		return NULL;
+	strcpy(tier->tally.tier, name);
+	TAILQ_INSERT_TAIL(&t->tiers, tier, link);
+	return tier;
+}
+
+// ---- a session's way ----
+
+static void set_place(struct wrk_session *s, enum place place)
+{
+	struct wrk_sessions *t = s->t;
+	uint32_t *count[PLACES] = {&t->n.attached, &t->n.detached, &t->n.ending};
+	TAILQ_REMOVE(&t->places[s->place], s, list);
+	(*count[s->place])--;
+	s->place = place;
+	s->since_us = now_us(t);
+	s->streams_gone = false;
+	TAILQ_INSERT_TAIL(&t->places[place], s, list);
+	(*count[place])++;
+}
+
+static void add_stats(struct sp_session_stats *sum, const struct sp_session_stats *s)
+{
+	sum->bytes_tx += s->bytes_tx;
+	sum->bytes_rx += s->bytes_rx;
+	sum->bytes_resent += s->bytes_resent;
+	sum->bytes_dup += s->bytes_dup;
+	sum->dgrams_tx += s->dgrams_tx;
+	sum->dgrams_rx += s->dgrams_rx;
+	sum->dgram_bytes_tx += s->dgram_bytes_tx;
+	sum->dgram_bytes_rx += s->dgram_bytes_rx;
+	sum->dgrams_dropped += s->dgrams_dropped;
+	sum->records_tx += s->records_tx;
+	sum->records_rx += s->records_rx;
+	sum->streams_refused += s->streams_refused;
+	sum->flows_evicted += s->flows_evicted;
+	sum->attaches += s->attaches;
+	sum->resumes += s->resumes;
+}
+
+static void session_free(struct wrk_session *s, enum sp_reason reason)
+{
+	struct wrk_sessions *t = s->t;
+	struct sp_session_stats stats;
+	uint32_t *count[PLACES] = {&t->n.attached, &t->n.detached, &t->n.ending};
+	TAILQ_REMOVE(&t->places[s->place], s, list);
+	(*count[s->place])--;
+	LIST_REMOVE(s, chain);
+	s->user->sessions--;
+	s->tier->sessions--;
+	t->count--;
+	t->n.ended[known(reason)]++;
+	sp_session_stats(s->engine, &stats);
+	add_stats(&t->gone, &stats);
+	sp_session_clock_remove(t->opt.clock, s->engine);
+	sp_session_free(s->engine, reason);
+	wrk_users_put(t->users, s->user);
+	free(s);
+}
+
+// Tells the client that it is over; the rest at the sweep. Not for the engine's
+// callbacks: those set end_reason.
+static void session_end(struct wrk_session *s, enum sp_reason reason)
+{
+	if (s->place == ENDING)
+		return;
+	if (s->place == DETACHED) {
+		session_free(s, reason);
+		return;
+	}
+	s->end_reason = reason;
+	set_place(s, ENDING);
+	sp_session_end(s->engine, reason);
+}
+
+static struct wrk_session *session_find(const struct wrk_sessions *t, const uint8_t *id)
+{
+	struct wrk_session *s;
+	LIST_FOREACH(s, &t->by_id[hash(t, id)], chain)
+	if (!memcmp(s->rec->id, id, SP_SESSION_ID_BYTES))
+		return s;
+	return NULL;
+}
+
+// ---- passes ----
+
+static uint32_t least(uint32_t a, uint32_t b)
+{
+	return a < b ? a : b;
+}
+
+static const struct sp_fleet_tier *fleet_tier(const struct wrk_sessions *t,
+					      const char *name)
+{
+	return t->opt.fleet ? sp_fleet_find_tier(t->opt.fleet, name) : NULL;
+}
+
+static enum sp_reason judge_pass(const struct wrk_sessions *t, const struct sp_pass *pass)
+{
+	const struct sp_fleet_worker *f = t->opt.fleet;
+	if (!f)
+		return SP_REASON_NO_CONFIG;
+	enum sp_reason r = sp_pass_judge_time(pass, unix_s(t), SP_PASS_SKEW_S);
+	if (r)
+		return r;
+	if (sp_fleet_is_revoked(f, pass->serial))
+		return SP_REASON_REVOKED;
+	if (!sp_fleet_find_tier(f, pass->tier) || !sp_fleet_admits(f, pass))
+		return SP_REASON_GROUP;
+	return SP_REASON_NONE;
+}
+
+// The limits of the session: the least of the pass, its tier and the local config.
+static void apply_limits(struct wrk_session *s)
+{
+	const struct wrk_sessions_limits *l = &s->t->opt.limits;
+	const struct sp_fleet_tier *tier = fleet_tier(s->t, s->rec->tier);
+	struct sp_session_limits e;
+	sp_session_limits_default(&e);
+	e.max_streams = least(l->streams_per_session, s->pass_streams);
+	e.max_flows = least(l->flows_per_session, s->pass_flows);
+	if (tier && tier->max_streams)
+		e.max_streams = least(e.max_streams, tier->max_streams);
+	if (tier && tier->max_flows)
+		e.max_flows = least(e.max_flows, tier->max_flows);
+	e.stream_window_bytes = l->stream_window_bytes;
+	e.session_window_bytes = l->session_window_bytes;
+	e.datagram_budget_bytes = l->datagram_budget_bytes;
+	e.flow_idle_ms = l->flow_idle_ms;
+	sp_session_set_limits(s->engine, &e);
+}
+
+// 0; -ENOMEM: nothing changed.
+static int apply_pass(struct wrk_session *s, const struct sp_pass *pass)
+{
+	struct tier *tier = tier_get(s->t, pass->tier);
+	if (!tier)
+		return -ENOMEM;
+	if (s->tier)
+		s->tier->sessions--;
+	s->tier = tier;
+	tier->sessions++;
+	s->exit.tally = &tier->tally;
+	memcpy(s->rec->device_key, pass->device, sizeof(s->rec->device_key));
+	memcpy(s->rec->pass_serial, pass->serial, sizeof(s->rec->pass_serial));
+	strcpy(s->rec->user, pass->user);
+	strcpy(s->rec->tier, pass->tier);
+	s->rec->pass_expires_s = pass->expires_s;
+	s->pass_sessions = pass->max_sessions;
+	s->pass_streams = pass->max_streams;
+	s->pass_flows = pass->max_flows;
+	apply_limits(s);
+	return 0;
+}
+
+// ---- the engine's operations ----
+
+static void on_stream_open(void *ctx, struct sp_stream *st,
+			   const struct sp_target *target)
+{
+	struct wrk_session *s = ctx;
+	struct wrk_sessions *t = s->t;
+	if (!wrk_user_may_open(s->user, t->opt.limits.opens_per_second, now_us(t))) {
+		t->n.streams_rate_limited++;
+		sp_stream_reset(st, SP_REASON_RATE_LIMIT);
+		return;
+	}
+	wrk_exit_stream_open(&s->exit, st, target);
+}
+
+static size_t on_stream_sink(void *ctx, struct sp_stream *st, const uint8_t *buf,
+			     size_t len)
+{
+	(void)ctx;
+	return wrk_exit_stream_sink(st, buf, len);
+}
+
+static void on_stream_sink_fin(void *ctx, struct sp_stream *st)
+{
+	(void)ctx;
+	wrk_exit_stream_sink_fin(st);
+}
+
+static void on_stream_source_ready(void *ctx, struct sp_stream *st)
+{
+	(void)ctx;
+	wrk_exit_stream_source_ready(st);
+}
+
+static void on_stream_closed(void *ctx, struct sp_stream *st, enum sp_reason reason)
+{
+	(void)ctx;
+	wrk_exit_stream_closed(st, reason);
+}
+
+static void on_flow_open(void *ctx, struct sp_flow *fl, const struct sp_target *target)
+{
+	struct wrk_session *s = ctx;
+	wrk_exit_flow_open(&s->exit, fl, target);
+}
+
+static void on_flow_data(void *ctx, struct sp_flow *fl, const uint8_t *buf, size_t len)
+{
+	(void)ctx;
+	wrk_exit_flow_data(fl, buf, len);
+}
+
+static void on_flow_closed(void *ctx, struct sp_flow *fl, enum sp_reason reason)
+{
+	(void)ctx;
+	wrk_exit_flow_closed(fl, reason);
+}
+
+// A renewed pass must be of the same device and user; else the old one goes on to hold.
+static void on_pass(void *ctx, const uint8_t *blob, size_t len)
+{
+	struct wrk_session *s = ctx;
+	struct sp_pass pass;
+	bool good = sp_pass_open(&s->t->opt.keys->trusted, blob, len, &pass) == 0 &&
+		    memcmp(pass.device, s->rec->device_key, sizeof(pass.device)) == 0 &&
+		    strcmp(pass.user, s->rec->user) == 0 &&
+		    judge_pass(s->t, &pass) == SP_REASON_NONE &&
+		    apply_pass(s, &pass) == 0;
+	if (good)
+		s->t->n.passes_renewed++;
+	else
+		s->t->n.passes_rejected++;
+}
+
+static const struct sp_session_ops engine_ops = {
+	.stream_open = on_stream_open,
+	.stream_sink = on_stream_sink,
+	.stream_sink_fin = on_stream_sink_fin,
+	.stream_source_ready = on_stream_source_ready,
+	.stream_closed = on_stream_closed,
+	.flow_open = on_flow_open,
+	.flow_data = on_flow_data,
+	.flow_closed = on_flow_closed,
+	.pass = on_pass,
+};
+
+// ---- admission ----
+
+static enum sp_reason refuse(struct wrk_sessions *t, enum sp_reason reason)
+{
+	if (reason)
+		t->n.refused[known(reason)]++;
+	return reason;
+}
+
+static enum sp_reason judge_live(const struct wrk_session *s)
+{
+	if (s->place == ENDING)
+		return s->end_reason;
+	if (s->end_reason)
+		return s->end_reason;
+	if (s->rec->pass_expires_s + SP_PASS_SKEW_S <= unix_s(s->t))
+		return SP_REASON_PASS_EXPIRED;
+	return SP_REASON_NONE;
+}
+
+enum sp_reason wrk_sessions_admit(void *ctx, struct sp_link *l,
+				  const struct sp_hs_accept *who)
+{
+	struct wrk_sessions *t = ctx;
+	(void)l;
+	if (who->kind == SP_HS_FIRST_CONTACT)
+		return refuse(t, judge_pass(t, &who->pass));
+	struct wrk_session *s = session_find(t, who->session);
+	return refuse(t, s ? judge_live(s) : SP_REASON_TICKET);
+}
+
+// Makes room by giving up the stalest detached session, of `u` or of anybody. False:
+// none.
+static bool make_room(struct wrk_sessions *t, const struct wrk_user *u)
+{
+	struct wrk_session *s;
+	TAILQ_FOREACH(s, &t->places[DETACHED], list)
+	{
+		if (u && s->user != u)
+			continue;
+		t->n.evicted++;
+		session_free(s, SP_REASON_SESSION_LIMIT);
+		return true;
+	}
+	return false;
+}
+
+static uint32_t user_share(const struct wrk_sessions *t, const struct sp_pass *pass)
+{
+	const struct sp_fleet_tier *tier = fleet_tier(t, pass->tier);
+	uint32_t n = least(pass->max_sessions, t->opt.limits.sessions_per_user);
+	return tier && tier->max_sessions ? least(n, tier->max_sessions) : n;
+}
+
+static enum sp_reason check_room(struct wrk_sessions *t, const struct sp_pass *pass)
+{
+	struct wrk_user *u = wrk_users_find(t->users, pass->user);
+	if (t->draining)
+		return SP_REASON_DRAINING;
+	if (u && u->sessions >= user_share(t, pass) && !make_room(t, u))
+		return SP_REASON_SESSION_LIMIT;
+	if (t->count >= t->opt.limits.sessions && !make_room(t, NULL))
+		return SP_REASON_SESSION_LIMIT;
+	return SP_REASON_NONE;
+}
+
+static enum sp_reason session_make(struct wrk_sessions *t, const struct sp_pass *pass,
+				   const uint8_t *id, struct wrk_session **ret)
+{
+	struct sp_session_options o = {
+		.role = SP_ROLE_WORKER,
+		.arena = t->opt.arena,
+		.ops = &engine_ops,
+		.clock_us = sp_loop_clock_us(t->opt.loop),
+	};
+	struct wrk_session *s = calloc(1, sizeof(*s));
+	if (!s)
+		return SP_REASON_NO_MEMORY;
+	s->t = t;
+	s->user = wrk_users_get(t->users, pass->user, now_us(t));
+	if (!s->user)
+		goto nomem;
+	memcpy(o.id, id, sizeof(o.id));
+	o.ctx = s;
+	sp_session_limits_default(&o.limits);
+	if (sp_session_new(&o, now_us(t), &s->engine))
+		goto nomem;
+	s->rec = sp_arena_session(t->opt.arena, sp_session_record(s->engine));
+	wrk_exit_session_init(&s->exit, t->opt.exit, NULL);
+	if (apply_pass(s, pass) || sp_session_clock_add(t->opt.clock, s->engine))
+		goto nomem;
+	s->place = DETACHED;
+	s->since_us = now_us(t);
+	TAILQ_INSERT_TAIL(&t->places[DETACHED], s, list);
+	t->n.detached++;
+	LIST_INSERT_HEAD(&t->by_id[hash(t, id)], s, chain);
+	s->user->sessions++;
+	t->count++;
+	t->n.made++;
+	*ret = s;
+	return SP_REASON_NONE;
+nomem:
+	if (s->tier)
+		s->tier->sessions--;
+	if (s->engine)
+		sp_session_free(s->engine, SP_REASON_NO_MEMORY);
+	if (s->user)
+		wrk_users_put(t->users, s->user);
+	free(s);
+	return SP_REASON_NO_MEMORY;
+}
+
+static enum sp_reason attach_known(struct wrk_session *s, const struct sp_hs_accept *who)
+{
+	enum sp_reason r = s ? judge_live(s) : SP_REASON_HOME_LOST;
+	if (r)
+		return r;
+	if (sodium_memcmp(who->device, s->rec->device_key, sizeof(who->device)))
+		return SP_REASON_NOT_YOURS;
+	if (who->kind == SP_HS_FIRST_CONTACT && apply_pass(s, &who->pass))
+		return SP_REASON_NO_MEMORY;
+	return SP_REASON_NONE;
+}
+
+enum sp_reason wrk_sessions_attach(void *ctx, struct sp_link *l,
+				   const struct sp_hs_accept *who,
+				   const struct sp_attach *at,
+				   struct sp_session **ret_session, bool *ret_fresh)
+{
+	struct wrk_sessions *t = ctx;
+	struct wrk_session *s = session_find(t, at->session);
+	enum sp_reason r;
+	bool fresh = !s && who->kind == SP_HS_FIRST_CONTACT;
+	(void)l;
+	if (who->kind == SP_HS_RESUME &&
+	    memcmp(who->session, at->session, sizeof(at->session)))
+		return refuse(t, SP_REASON_NOT_YOURS);
+	if (fresh) {
+		r = check_room(t, &who->pass);
+		if (!r)
+			r = session_make(t, &who->pass, at->session, &s);
+	} else {
+		r = attach_known(s, who);
+	}
+	if (r)
+		return refuse(t, r);
+	if (!fresh)
+		t->n.resumed++;
+	set_place(s, ATTACHED);
+	if (t->draining)
+		sp_session_goaway(s->engine, SP_REASON_DRAINING, t->drain_ms);
+	*ret_session = s->engine;
+	*ret_fresh = fresh;
+	return SP_REASON_NONE;
+}
+
+int wrk_sessions_make_ticket(void *ctx, struct sp_session *session, const uint8_t *psk,
+			     uint8_t *buf, size_t cap, uint32_t *ret_lifetime_s)
+{
+	struct wrk_sessions *t = ctx;
+	const struct sp_hs_worker_keys *k = t->opt.keys;
+	const struct sp_session_rec *rec =
+		sp_arena_session(t->opt.arena, sp_session_record(session));
+	struct sp_ticket_body body = {
+		.pass_expires_s = rec->pass_expires_s,
+		.issued_s = unix_s(t),
+	};
+	if (cap < SP_TICKET_BYTES)
+		return SP_E_LIMIT;
+	memcpy(body.session, rec->id, sizeof(body.session));
+	memcpy(body.psk, psk, sizeof(body.psk));
+	memcpy(body.device, rec->device_key, sizeof(body.device));
+	sp_ticket_seal(k->route_key, k->boot_key, k->home_id, &body, buf);
+	sodium_memzero(&body, sizeof(body));
+	*ret_lifetime_s = k->ticket_lifetime_s;
+	return SP_TICKET_BYTES;
+}
+
+// ---- time ----
+
+void wrk_sessions_down(void *ctx, struct sp_link *l, enum sp_reason reason)
+{
+	struct wrk_sessions *t = ctx;
+	struct sp_session *engine = sp_link_session(l);
+	(void)reason;
+	if (!engine)
+		return;
+	struct wrk_session *s = session_find(t, sp_session_id(engine));
+	if (s && s->place == ATTACHED && sp_session_active_slot(engine) < 0)
+		set_place(s, DETACHED);
+}
+
+static bool memory_is_short(const struct wrk_sessions *t)
+{
+	return sp_arena_chunks_spare(t->opt.arena) <
+	       sp_arena_chunks_pool(t->opt.arena) / PRESSURE;
+}
+
+static void sweep_detached(struct wrk_sessions *t)
+{
+	const struct wrk_sessions_limits *l = &t->opt.limits;
+	uint64_t now = now_us(t);
+	struct wrk_session *s;
+	while ((s = TAILQ_FIRST(&t->places[DETACHED])) &&
+	       now - s->since_us >= 1000000ull * l->keep_s)
+		session_free(s, SP_REASON_STALE);
+	TAILQ_FOREACH(s, &t->places[DETACHED], list)
+	{
+		bool stale = now - s->since_us >= 1000ull * l->stale_ms;
+		if (s->streams_gone)
+			continue;
+		if (!stale && !memory_is_short(t))
+			return;
+		s->streams_gone = true;
+		wrk_exit_session_reset(&s->exit,
+				       stale ? SP_REASON_STALE : SP_REASON_PRESSURE);
+	}
+}
+
+static void sweep_ending(struct wrk_sessions *t)
+{
+	struct wrk_session *next, *s = TAILQ_FIRST(&t->places[ENDING]);
+	for (; s; s = next) {
+		next = TAILQ_NEXT(s, list);
+		if (now_us(t) - s->since_us >= END_FLUSH_US ||
+		    sp_session_active_slot(s->engine) < 0)
+			session_free(s, s->end_reason);
+	}
+}
+
+// Once a second: passes that ran out, attaches that came to nothing.
+static void check_all(struct wrk_sessions *t)
+{
+	uint64_t now_s = unix_s(t);
+	for (int p = ATTACHED; p <= DETACHED; p++) {
+		struct wrk_session *next, *s = TAILQ_FIRST(&t->places[p]);
+		for (; s; s = next) {
+			next = TAILQ_NEXT(s, list);
+			if (s->rec->pass_expires_s + SP_PASS_SKEW_S <= now_s)
+				session_end(s, SP_REASON_PASS_EXPIRED);
+			else if (p == ATTACHED && sp_session_active_slot(s->engine) < 0)
+				set_place(s, DETACHED);
+		}
+	}
+}
+
+static void on_sweep(evutil_socket_t fd, short what, void *arg)
+{
+	struct wrk_sessions *t = arg;
+	(void)fd;
+	(void)what;
+	sweep_ending(t);
+	sweep_detached(t);
+	if (now_us(t) - t->checked_us >= CHECK_US) {
+		t->checked_us = now_us(t);
+		check_all(t);
+	}
+}
+
+// ---- the table ----
+
+int wrk_sessions_new(const struct wrk_sessions_options *opt, struct wrk_sessions **ret)
+{
+	struct timeval every = {.tv_usec = SWEEP_MS * 1000};
+	size_t size = 64;
+	struct wrk_sessions *t = calloc(1, sizeof(*t));
+	if (!t)
+		return -ENOMEM;
+	while (size < opt->limits.sessions)
+		size *= 2;
+	t->opt = *opt;
+	t->mask = size - 1;
+	for (int p = 0; p < PLACES; p++)
+		TAILQ_INIT(&t->places[p]);
+	TAILQ_INIT(&t->tiers);
+	crypto_shorthash_keygen(t->hash_key);
+	t->by_id = calloc(size, sizeof(*t->by_id));
+	t->sweep = event_new(sp_loop_base(opt->loop), -1, EV_PERSIST, on_sweep, t);
+	if (!t->by_id || wrk_users_new(size, &t->users) || !t->sweep ||
+	    event_add(t->sweep, &every)) {
+		wrk_sessions_free(t);
+		return -ENOMEM;
+	}
+	*ret = t;
+	return 0;
+}
+
+void wrk_sessions_free(struct wrk_sessions *t)
+{
+	if (!t)
+		return;
+	for (int p = 0; p < PLACES; p++)
+		while (!TAILQ_EMPTY(&t->places[p]))
+			session_free(TAILQ_FIRST(&t->places[p]), SP_REASON_SHUTDOWN);
+	struct tier *tier;
+	while ((tier = TAILQ_FIRST(&t->tiers))) {
+		TAILQ_REMOVE(&t->tiers, tier, link);
+		free(tier);
+	}
+	if (t->sweep)
+		event_free(t->sweep);
+	free(t->by_id);
+	wrk_users_free(t->users);
+	free(t);
+}
+
+void wrk_sessions_reload(struct wrk_sessions *t, const struct wrk_sessions_limits *limits,
+			 const struct sp_fleet_worker *fleet)
+{
+	t->opt.limits = *limits;
+	t->opt.fleet = fleet;
+	for (int p = ATTACHED; p <= DETACHED; p++) {
+		struct wrk_session *next, *s = TAILQ_FIRST(&t->places[p]);
+		for (; s; s = next) {
+			next = TAILQ_NEXT(s, list);
+			if (sp_fleet_is_revoked(fleet, s->rec->pass_serial))
+				session_end(s, SP_REASON_REVOKED);
+			else
+				apply_limits(s);
+		}
+	}
+}
+
+void wrk_sessions_drain(struct wrk_sessions *t, uint64_t deadline_ms)
+{
+	struct wrk_session *s;
+	t->draining = true;
+	t->drain_ms = deadline_ms;
+	TAILQ_FOREACH(s, &t->places[ATTACHED], list)
+	sp_session_goaway(s->engine, SP_REASON_DRAINING, deadline_ms);
+}
+
+uint32_t wrk_sessions_live_streams(const struct wrk_sessions *t)
+{
+	return wrk_exit_counters(t->opt.exit)->streams;
+}
+
+uint32_t wrk_sessions_users(const struct wrk_sessions *t)
+{
+	return wrk_users_count(t->users);
+}
+
+const struct wrk_sessions_counters *wrk_sessions_counters(const struct wrk_sessions *t)
+{
+	return &t->n;
+}
+
+void wrk_sessions_stats(const struct wrk_sessions *t, struct sp_session_stats *ret)
+{
+	const struct wrk_session *s;
+	*ret = t->gone;
+	for (int p = 0; p < PLACES; p++)
+		TAILQ_FOREACH(s, &t->places[p], list)
+		{
+			struct sp_session_stats one;
+			sp_session_stats(s->engine, &one);
+			add_stats(ret, &one);
+			ret->replay_bytes += one.replay_bytes;
+			ret->carriers += one.carriers;
+			ret->streams += one.streams;
+			ret->flows += one.flows;
+		}
+}
+
+void wrk_sessions_tiers(const struct wrk_sessions *t,
+			void (*each)(void *ctx, const struct wrk_tally *tally,
+				     uint32_t sessions),
+			void *ctx)
+{
+	const struct tier *tier;
+	TAILQ_FOREACH(tier, &t->tiers, link)
+	each(ctx, &tier->tally, tier->sessions);
+}
