@@ -1,0 +1,74 @@
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "worker/config.h"
+
+static const char base[] = "listen:\n  tcp: [\"127.0.0.1:7000\"]\n"
+			   "keys:\n  static: s\n  route: r\n  fleet: [f]\n"
+			   "config: w\n";
+
+static struct wrk_config *parse(const char *text, struct sp_conf_errors *errs)
+{
+	return sp_conf_parse(&wrk_config_table, "worker.yaml", "/etc/x", text,
+			     strlen(text), errs);
+}
+
+static void every_default_and_example_holds(void **state)
+{
+	char why[300] = "";
+	(void)state;
+	int err = sp_conf_check_table(&wrk_config_table, why, sizeof(why));
+	assert_string_equal(why, "");
+	assert_int_equal(err, 0);
+}
+
+static void the_least_file_loads_with_the_defaults(void **state)
+{
+	struct sp_conf_errors errs = {0};
+	(void)state;
+	struct wrk_config *c = parse(base, &errs);
+	assert_non_null(c);
+	assert_int_equal(c->limits.sessions, 4096);
+	assert_int_equal(c->limits.stale_ms, 600000);
+	assert_int_equal(c->limits.memory_bytes, 256 << 20);
+	assert_string_equal(c->keys.secret, "/etc/x/s");
+	assert_int_equal(c->listen.tcp.n, 1);
+	assert_int_equal(c->listen.tcp.v[0].port, 7000);
+	sp_conf_free(&wrk_config_table, c);
+}
+
+static void tls_without_certificate_or_cover_is_refused(void **state)
+{
+	struct sp_conf_errors errs = {0};
+	char text[1024];
+	(void)state;
+	snprintf(text, sizeof(text), "listen:\n  tls: [\"0.0.0.0:443\"]\n%s",
+		 base + strlen("listen:\n"));
+	assert_null(parse(text, &errs));
+	assert_non_null(strstr(errs.text[0], "tls.certificate"));
+}
+
+static void nowhere_to_listen_is_refused(void **state)
+{
+	struct sp_conf_errors errs = {0};
+	(void)state;
+	assert_null(parse(strstr(base, "keys:"), &errs));
+	assert_non_null(strstr(errs.text[0], "listen"));
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(every_default_and_example_holds),
+		cmocka_unit_test(the_least_file_loads_with_the_defaults),
+		cmocka_unit_test(tls_without_certificate_or_cover_is_refused),
+		cmocka_unit_test(nowhere_to_listen_is_refused),
+	};
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}

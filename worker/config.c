@@ -1,0 +1,226 @@
+#include "worker/config.h"
+
+#include <stddef.h>
+#include <stdio.h>
+
+#define AT(field) offsetof(struct wrk_config, field)
+
+static const char *const levels[] = {"debug", "info", "warn", "error", NULL};
+static const char *const formats[] = {"logfmt", "json", NULL};
+
+static const struct sp_conf_key keys[] = {
+	{.name = "node",
+	 .type = SP_CONF_STRING,
+	 .offset = AT(node),
+	 .def = "local",
+	 .min = 1,
+	 .max = 63,
+	 .help = "Name of the host this worker runs on, as the operator calls it"},
+	{.name = "worker",
+	 .type = SP_CONF_INT,
+	 .offset = AT(worker),
+	 .def = "0",
+	 .max = 255,
+	 .help = "Number of this worker on its node"},
+	{.name = "home_id",
+	 .type = SP_CONF_STRING,
+	 .offset = AT(home_id),
+	 .min = 16,
+	 .max = 16,
+	 .example = "0f1e2d3c4b5a6978",
+	 .help = "16 hexadecimal digits, unique in the fleet; unset: made from the "
+		 "static key"},
+
+	{.name = "listen.tls",
+	 .type = SP_CONF_ADDRESSES,
+	 .offset = AT(listen.tls),
+	 .max = 16,
+	 .example = "0.0.0.0:443, [::]:443",
+	 .help = "Where clients connect by TLS; strangers there see the cover site"},
+	{.name = "listen.tcp",
+	 .type = SP_CONF_ADDRESSES,
+	 .offset = AT(listen.tcp),
+	 .max = 16,
+	 .example = "127.0.0.1:7000",
+	 .help = "Where clients connect without TLS, for tests and trusted networks "
+		 "only"},
+	{.name = "tls.certificate",
+	 .type = SP_CONF_PATH,
+	 .offset = AT(tls.certificate),
+	 .example = "tls/fullchain.pem",
+	 .reloadable = true,
+	 .help = "Certificate with its chain, PEM; needed for listen.tls"},
+	{.name = "tls.key",
+	 .type = SP_CONF_PATH,
+	 .offset = AT(tls.key),
+	 .example = "tls/privkey.pem",
+	 .reloadable = true,
+	 .help = "Its private key, PEM, readable by the worker alone"},
+	{.name = "cover",
+	 .type = SP_CONF_ADDRESS,
+	 .offset = AT(cover),
+	 .example = "127.0.0.1:8080",
+	 .reloadable = true,
+	 .help = "The web site that answers whoever is no client; needed for listen.tls"},
+
+	{.name = "keys.static",
+	 .type = SP_CONF_PATH,
+	 .offset = AT(keys.secret),
+	 .required = true,
+	 .example = "node.key",
+	 .help = "This worker's static secret key, mode 0600, made by sallyportctl"},
+	{.name = "keys.route",
+	 .type = SP_CONF_PATH,
+	 .offset = AT(keys.route),
+	 .required = true,
+	 .example = "route.key",
+	 .help = "The fleet's route key, mode 0600, the same on every worker"},
+	{.name = "keys.fleet",
+	 .type = SP_CONF_STRINGS,
+	 .offset = AT(keys.fleet),
+	 .min = 1,
+	 .max = 8,
+	 .required = true,
+	 .reloadable = true,
+	 .example = "/etc/sallyport/signing.pub",
+	 .help = "Public signing keys that are trusted: absolute paths, or the keys "
+		 "themselves"},
+	{.name = "config",
+	 .type = SP_CONF_PATH,
+	 .offset = AT(config),
+	 .required = true,
+	 .reloadable = true,
+	 .example = "worker.signed",
+	 .help = "Signed worker config: exit policy, tiers, revoked passes"},
+
+	{.name = "admin.listen",
+	 .type = SP_CONF_ADDRESS,
+	 .offset = AT(admin.listen),
+	 .example = "127.0.0.1:9321",
+	 .help = "Private address of /metrics, /livez and /readyz; unset: none"},
+
+	{.name = "dns.servers",
+	 .type = SP_CONF_STRINGS,
+	 .offset = AT(dns.servers),
+	 .max = 8,
+	 .example = "127.0.0.1:53",
+	 .help = "Name servers, near and trusted; unset: those of /etc/resolv.conf"},
+	{.name = "dns.ipv4",
+	 .type = SP_CONF_BOOL,
+	 .offset = AT(dns.ipv4),
+	 .def = "true",
+	 .help = "Ask for IPv4 addresses"},
+	{.name = "dns.ipv6",
+	 .type = SP_CONF_BOOL,
+	 .offset = AT(dns.ipv6),
+	 .def = "true",
+	 .help = "Ask for IPv6 addresses"},
+
+#define LIMIT(field_, name_, type_, def_, min_, max_, unit_, reload_, help_)             \
+	{                                                                                \
+		.name = "limits." name_, .type = type_, .offset = AT(limits.field_),     \
+		.def = def_, .min = min_, .max = max_, .unit = unit_,                    \
+		.reloadable = reload_, .help = help_                                     \
+	}
+#define COUNT(field_, name_, def_, max_, unit_, reload_, help_)                          \
+	LIMIT(field_, name_, SP_CONF_INT, def_, 1, max_, unit_, reload_, help_)
+#define BYTES(field_, name_, def_, min_, max_, reload_, help_)                           \
+	LIMIT(field_, name_, SP_CONF_SIZE, def_, min_, max_, NULL, reload_, help_)
+#define TIME(field_, name_, def_, min_, max_, reload_, help_)                            \
+	LIMIT(field_, name_, SP_CONF_DURATION, def_, min_, max_, NULL, reload_, help_)
+
+	COUNT(sessions, "sessions", "4096", 1000000, "sessions", false,
+	      "Sessions of this worker; the stalest detached one makes room"),
+	COUNT(sessions_per_user, "sessions_per_user", "16", 65535, "sessions", true,
+	      "Sessions of a user at most, whatever the pass says"),
+	COUNT(streams, "streams", "16384", 1000000, "streams", false,
+	      "Streams of this worker; a further one is refused"),
+	COUNT(streams_per_session, "streams_per_session", "4096", 1000000, "streams",
+	      true, "Streams of a session at most, whatever the pass says"),
+	COUNT(flows, "flows", "8192", 1000000, "flows", true,
+	      "Datagram flows of this worker; beyond, the stalest goes"),
+	COUNT(flows_per_session, "flows_per_session", "4096", 1000000, "flows", true,
+	      "Datagram flows of a session at most, whatever the pass says"),
+	COUNT(opens_per_second, "opens_per_second", "200", 1000000, "streams", true,
+	      "New streams of a user a second, with five seconds' worth of burst"),
+	COUNT(half_open, "half_open", "1024", 1000000, "carriers", false,
+	      "Carriers that have not authenticated; beyond, the oldest is closed"),
+	COUNT(dials, "dials", "1024", 100000, "dials", false,
+	      "Dials under way; a further stream is refused"),
+	BYTES(memory_bytes, "memory", "256M", 1 << 20, INT64_C(1) << 40, false,
+	      "Memory for stream bytes beyond what each stream has for sure"),
+	BYTES(stream_window_bytes, "stream_window", "4M", 4096, 4 << 20, true,
+	      "Most bytes a client may be ahead of one destination"),
+	BYTES(session_window_bytes, "session_window", "32M", 4096, 32 << 20, true,
+	      "The same for all streams of a session"),
+	BYTES(datagram_budget_bytes, "datagram_budget", "512K", 16384, 64 << 20, true,
+	      "Datagrams queued towards one client"),
+	TIME(handshake_ms, "handshake_timeout", "10s", 1000, 60000, false,
+	     "From a connection to its authentication"),
+	TIME(dial_ms, "dial_timeout", "10s", 100, 120000, false,
+	     "From a stream's opening to its connection, names included"),
+	TIME(stream_idle_ms, "stream_idle", "2h", 1000, 7 * 86400000, true,
+	     "A stream without traffic is reset"),
+	TIME(flow_idle_ms, "flow_idle", "30s", 1000, 3600000, true,
+	     "A datagram flow without traffic is closed"),
+	TIME(stale_ms, "stale_timeout", "10m", 1000, 86400000, true,
+	     "Streams of a session without a carrier are reset"),
+	TIME(keep_ms, "session_keep", "25h", 1000, 7 * 86400000, true,
+	     "A session without a carrier is forgotten"),
+
+	{.name = "drain_timeout",
+	 .type = SP_CONF_DURATION,
+	 .offset = AT(drain_ms),
+	 .def = "30s",
+	 .max = 86400000,
+	 .reloadable = true,
+	 .help = "After SIGTERM, how long streams may go on"},
+	{.name = "log.level",
+	 .type = SP_CONF_ENUM,
+	 .offset = AT(log.level),
+	 .def = "info",
+	 .words = levels,
+	 .reloadable = true,
+	 .help = "Least level that is written"},
+	{.name = "log.format",
+	 .type = SP_CONF_ENUM,
+	 .offset = AT(log.format),
+	 .def = "logfmt",
+	 .words = formats,
+	 .reloadable = true,
+	 .help = "Form of a line"},
+};
+
+static bool check(const void *conf, char *why, size_t cap)
+{
+	const struct wrk_config *c = conf;
+	if (c->listen.tls.n + c->listen.tcp.n == 0) {
+		snprintf(why, cap,
+			 "listen.tls or listen.tcp: nowhere to listen; name an "
+			 "address, such as listen.tls: [0.0.0.0:443]");
+		return false;
+	}
+	if (c->listen.tls.n && (!c->tls.certificate || !c->tls.key)) {
+		snprintf(why, cap, "listen.tls needs tls.certificate and tls.key");
+		return false;
+	}
+	if (c->listen.tls.n && !c->cover.kind) {
+		snprintf(why, cap, "listen.tls needs cover, the web site for strangers");
+		return false;
+	}
+	if (!c->dns.ipv4 && !c->dns.ipv6) {
+		snprintf(why, cap,
+			 "dns.ipv4 and dns.ipv6 are both false; one must be "
+			 "true");
+		return false;
+	}
+	return true;
+}
+
+const struct sp_conf_table wrk_config_table = {
+	.title = "Sallyport worker",
+	.keys = keys,
+	.n_keys = sizeof(keys) / sizeof(keys[0]),
+	.struct_bytes = sizeof(struct wrk_config),
+	.check = check,
+};

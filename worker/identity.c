@@ -1,0 +1,149 @@
+#include "worker/identity.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+#include <sodium.h>
+
+#include "lib/file.h"
+#include "lib/key.h"
+#include "lib/text.h"
+
+static int fail(char *why, size_t cap, const char *fmt, ...)
+	__attribute__((format(printf, 3, 4)));
+
+static int fail(char *why, size_t cap, const char *fmt, ...)
+{
+	va_list ap;
+	va_start(ap, fmt);
+	vsnprintf(why, cap, fmt, ap);
+	va_end(ap);
+	return SP_E_CONFIG;
+}
+
+static int load_key(const char *name, const char *path, enum sp_key_kind kind,
+		    uint8_t *ret, char *why, size_t cap)
+{
+	char text[SP_WHY_MAX];
+	if (sp_key_load(path, kind, true, ret, text, sizeof(text)))
+		return fail(why, cap, "%s: %s; sallyportctl makes keys", name, text);
+	return 0;
+}
+
+// An entry of keys.fleet: the key itself, or a file in the folder of the config.
+static int load_fleet_keys(const struct wrk_config *cfg, struct sp_signed_keys *ret,
+			   char *why, size_t cap)
+{
+	for (size_t i = 0; i < cfg->keys.fleet.n; i++) {
+		const char *entry = cfg->keys.fleet.v[i];
+		char text[SP_WHY_MAX];
+		uint8_t key[32];
+		int err = strncmp(entry, "sallyport-", 10)
+				  ? sp_key_load(entry, SP_KEY_SIGNING, false, key, text,
+						sizeof(text))
+				  : sp_key_parse(SP_KEY_SIGNING, false, entry,
+						 strlen(entry), key, text, sizeof(text));
+		if (err)
+			return fail(why, cap, "keys.fleet: %s", text);
+		if (sp_signed_keys_add(ret, key))
+			return fail(why, cap, "keys.fleet: entry %zu is no signing key",
+				    i + 1);
+	}
+	return 0;
+}
+
+static int load_policy(const struct sp_fleet_worker *f, struct sp_policy **ret,
+		       const char *path, char *why, size_t cap)
+{
+	char text[SP_POLICY_ERROR_MAX];
+	if (sp_policy_new(ret))
+		return fail(why, cap, "config: no memory for the exit policy");
+	for (size_t i = 0; i < f->n_rules; i++)
+		if (sp_policy_add(*ret, f->rules[i], text, sizeof(text)))
+			return fail(why, cap, "config: %s: policy rule %zu: %s", path,
+				    i + 1, text);
+	return 0;
+}
+
+static int load_fleet(const struct wrk_config *cfg, struct wrk_identity *id, char *why,
+		      size_t cap)
+{
+	struct sp_file_read opt = {.max = SP_SIGNED_BODY_MAX + SP_SIGNED_LINE_MAX};
+	struct sp_signed_view view;
+	char text[SP_WHY_MAX];
+	uint8_t *buf;
+	size_t len;
+	if (sp_file_read(cfg->config, &opt, &buf, &len, text, sizeof(text)))
+		return fail(why, cap, "config: %s (sallyportctl signs one)", text);
+	int err = sp_signed_open_text(&id->trusted, SP_SIGNED_WORKER_CONFIG, buf, len,
+				      &view);
+	if (err)
+		fail(why, cap,
+		     "config: %s: %s; sign it with sallyportctl by a key in keys.fleet",
+		     cfg->config,
+		     err == SP_E_SIGNATURE ? "the signature does not match the text"
+					   : sp_strerror(err));
+	else if ((err = sp_fleet_worker_parse(view.body, view.body_len, &id->fleet, text,
+					      sizeof(text))))
+		fail(why, cap, "config: %s: %s", cfg->config, text);
+	sp_file_free(buf, len);
+	return err ? SP_E_CONFIG
+		   : load_policy(id->fleet, &id->policy, cfg->config, why, cap);
+}
+
+static int load_tls(const struct wrk_config *cfg, struct wrk_identity *id, char *why,
+		    size_t cap)
+{
+	char text[SP_WHY_MAX] = "";
+	if (!cfg->listen.tls.n)
+		return 0;
+	if (sp_tls_server_new(cfg->tls.certificate, cfg->tls.key, &id->tls, text,
+			      sizeof(text)))
+		return fail(why, cap,
+			    "tls.certificate: %s, tls.key: %s: %s; both must exist, be "
+			    "readable and match",
+			    cfg->tls.certificate, cfg->tls.key, text);
+	return 0;
+}
+
+int wrk_identity_load(const struct wrk_config *cfg, struct wrk_identity *ret, char *why,
+		      size_t cap)
+{
+	struct wrk_identity id = {0};
+	int err = load_key("keys.static", cfg->keys.secret, SP_KEY_WORKER,
+			   id.static_secret, why, cap);
+	if (!err)
+		err = load_key("keys.route", cfg->keys.route, SP_KEY_ROUTE, id.route_key,
+			       why, cap);
+	if (!err)
+		err = load_fleet_keys(cfg, &id.trusted, why, cap);
+	if (!err)
+		err = load_tls(cfg, &id, why, cap);
+	if (!err)
+		err = load_fleet(cfg, &id, why, cap);
+	if (err)
+		wrk_identity_done(&id);
+	else
+		*ret = id;
+	return err;
+}
+
+void wrk_identity_done(struct wrk_identity *id)
+{
+	sp_fleet_worker_free(id->fleet);
+	sp_policy_free(id->policy);
+	sp_tls_free(id->tls);
+	sodium_memzero(id, sizeof(*id));
+}
+
+uint64_t wrk_identity_home_id(const struct wrk_config *cfg, const uint8_t *static_public)
+{
+	uint8_t h[32], *p = h;
+	uint64_t v = 0;
+	if (!cfg->home_id || sp_hex_decode(cfg->home_id, 16, h, 8))
+		crypto_generichash(h, sizeof(h), static_public, 32, NULL, 0);
+	for (int i = 0; i < 8; i++)
+		v = v << 8 | p[i];
+	return v ? v : 1;
+}

@@ -1,0 +1,179 @@
+// sallyport-worker: the command line.
+#include <errno.h>
+#include <getopt.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sysexits.h>
+
+#include <sodium.h>
+
+#include "lib/file.h"
+#include "lib/log.h"
+#include "worker/worker.h"
+
+#define CONFIG_DEFAULT "/etc/sallyport/worker.yaml"
+
+enum action { RUN, CHECK, DUMP, INIT, REFERENCE };
+
+struct args {
+	enum action action;
+	const char *config;
+};
+
+static const char usage[] =
+	"usage: sallyport-worker [-c FILE]                 run\n"
+	"       sallyport-worker [-c FILE] --check         check the config, keys,\n"
+	"                                                  certificate and signed "
+	"config\n"
+	"       sallyport-worker [-c FILE] --dump-config   print what holds\n"
+	"       sallyport-worker [-c FILE] init            write a commented config "
+	"file\n"
+	"       sallyport-worker --help | --version\n"
+	"\n"
+	"  -c, --config FILE   default " CONFIG_DEFAULT "\n"
+	"\n"
+	"signals: HUP  read the config, certificate and signed config again\n"
+	"         TERM drain: no new sessions, streams may finish; a second TERM ends at "
+	"once\n"
+	"exit status: 0 ended in order; 64 usage; 70 internal; 73 cannot write; 78 "
+	"config\n";
+
+// -1: go on; else the exit status.
+static int parse_args(int argc, char **argv, struct args *ret)
+{
+	static const struct option options[] = {
+		{"config", required_argument, NULL, 'c'},
+		{"check", no_argument, NULL, 'k'},
+		{"dump-config", no_argument, NULL, 'd'},
+		{"reference", no_argument, NULL, 'r'},
+		{"help", no_argument, NULL, 'h'},
+		{"version", no_argument, NULL, 'v'},
+		{0},
+	};
+	int c;
+	while ((c = getopt_long(argc, argv, "c:h", options, NULL)) >= 0) {
+		if (c == 'h') {
+			fputs(usage, stdout);
+			return EX_OK;
+		}
+		if (c == 'v') {
+			puts("sallyport-worker " SP_VERSION);
+			return EX_OK;
+		}
+		if (c == 'c')
+			ret->config = optarg;
+		else if (c == 'k')
+			ret->action = CHECK;
+		else if (c == 'd')
+			ret->action = DUMP;
+		else if (c == 'r')
+			ret->action = REFERENCE;
+		else
+			goto wrong;
+	}
+	if (optind == argc)
+		return -1;
+	if (optind + 1 == argc && !strcmp(argv[optind], "init")) {
+		ret->action = INIT;
+		return -1;
+	}
+wrong:
+	fputs("sallyport-worker: see sallyport-worker --help\n", stderr);
+	return EX_USAGE;
+}
+
+static int write_default(const char *path)
+{
+	char *text = NULL, why[SP_WHY_MAX];
+	size_t len = 0;
+	FILE *f = open_memstream(&text, &len);
+	if (!f)
+		return EX_OSERR;
+	int err = sp_conf_write_default(&wrk_config_table, f);
+	if (fclose(f) || err) {
+		free(text);
+		return EX_OSERR;
+	}
+	err = sp_file_create(path, text, len, 0640, why, sizeof(why));
+	free(text);
+	if (err) {
+		fprintf(stderr, "sallyport-worker: %s\n", why);
+		return EX_CANTCREAT;
+	}
+	printf("wrote %s; edit it, make keys with sallyportctl, then sallyport-worker "
+	       "--check\n",
+	       path);
+	return EX_OK;
+}
+
+// Raises the limit of descriptors to what is allowed, and keeps secrets out of cores.
+static void prepare_process(void)
+{
+	struct rlimit rl;
+	if (getrlimit(RLIMIT_NOFILE, &rl) == 0 && rl.rlim_cur < rl.rlim_max) {
+		rl.rlim_cur = rl.rlim_max;
+		(void)setrlimit(RLIMIT_NOFILE, &rl);
+	}
+	(void)prctl(PR_SET_DUMPABLE, 0);
+}
+
+static int run(const char *path, struct wrk_config *cfg, struct wrk_identity *id)
+{
+	struct wrk_worker *w;
+	prepare_process();
+	sp_log_setup((enum sp_log_level)cfg->log.level,
+		     (enum sp_log_format)cfg->log.format, 2);
+	if (wrk_worker_new(path, cfg, id, &w))
+		return EX_CONFIG;
+	int err = wrk_worker_run(w);
+	wrk_worker_free(w);
+	return err ? EX_SOFTWARE : EX_OK;
+}
+
+static int with_config(const struct args *args)
+{
+	struct sp_conf_errors errs = {0};
+	struct wrk_identity id = {0};
+	char why[SP_WHY_MAX];
+	struct wrk_config *cfg = sp_conf_load(&wrk_config_table, args->config, &errs);
+	if (!cfg) {
+		sp_conf_errors_print(&errs, stderr);
+		return EX_CONFIG;
+	}
+	int status = EX_CONFIG;
+	if (args->action == DUMP) {
+		status = sp_conf_dump(&wrk_config_table, cfg, stdout) ? EX_IOERR : EX_OK;
+	} else if (wrk_identity_load(cfg, &id, why, sizeof(why))) {
+		fprintf(stderr, "%s: %s\n", args->config, why);
+	} else if (args->action == CHECK) {
+		printf("%s: good; signed config epoch %u, sequence %llu\n", args->config,
+		       id.fleet->revision.epoch,
+		       (unsigned long long)id.fleet->revision.sequence);
+		status = EX_OK;
+	} else {
+		return run(args->config, cfg, &id);
+	}
+	wrk_identity_done(&id);
+	sp_conf_free(&wrk_config_table, cfg);
+	return status;
+}
+
+int main(int argc, char **argv)
+{
+	struct args args = {.action = RUN, .config = CONFIG_DEFAULT};
+	int status = parse_args(argc, argv, &args);
+	if (status >= 0)
+		return status;
+	if (sodium_init() < 0)
+		return EX_SOFTWARE;
+	if (args.action == INIT)
+		return write_default(args.config);
+	if (args.action == REFERENCE)
+		return sp_conf_write_reference(&wrk_config_table, SP_CONF_MDOC, stdout)
+			       ? EX_IOERR
+			       : EX_OK;
+	return with_config(&args);
+}

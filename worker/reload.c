@@ -1,0 +1,122 @@
+// SIGHUP: local YAML, certificate and signed config are read and checked as a whole; only
+// then is anything replaced. What cannot change while the process lives is named.
+#include <stdlib.h>
+#include <string.h>
+
+#include "lib/file.h"
+#include "lib/log.h"
+#include "worker/worker.h"
+
+static void refuse(struct wrk_worker *w, const char *why)
+{
+	w->reloads_failed++;
+	sp_error("reload", "kept the old config", "why=%s", why);
+}
+
+static void refuse_yaml(struct wrk_worker *w, const struct sp_conf_errors *errs)
+{
+	w->reloads_failed++;
+	for (unsigned i = 0; i < errs->n && i < SP_CONF_ERRORS_MAX; i++)
+		sp_error("reload", "kept the old config", "why=%s", errs->text[i]);
+}
+
+static void name_fixed(const struct wrk_config *old, const struct wrk_config *new)
+{
+	const struct sp_conf_key *keys[64];
+	size_t n = sp_conf_diff(&wrk_config_table, old, new, true, keys, 64);
+	for (size_t i = 0; i < n && i < 64; i++)
+		sp_warn("reload", "takes effect at the next start", "key=%s",
+			keys[i]->name);
+}
+
+// What no reload may do. NULL: nothing stands against it.
+static const char *objection(const struct wrk_worker *w, const struct wrk_config *cfg,
+			     const struct wrk_identity *id)
+{
+	struct wrk_cover_options cover;
+	if (sp_fleet_revision_compare(&id->fleet->revision, &w->id.fleet->revision) < 0)
+		return "config: its revision is older than the running one; sign a newer "
+		       "one";
+	if (memcmp(id->static_secret, w->id.static_secret, 32))
+		return "keys.static: another key needs a restart, since clients know "
+		       "this worker by it";
+	if (memcmp(id->route_key, w->id.route_key, 32))
+		return "keys.route: another key needs a restart";
+	if (cfg->cover.kind && wrk_worker_cover_options(cfg, w->loop, &cover))
+		return "cover: must be an address, not a name";
+	return NULL;
+}
+
+// The old certificate stays for the carriers that were made with it.
+static void take_tls(struct wrk_worker *w, struct wrk_identity *new)
+{
+	struct wrk_retired_tls *r = w->id.tls ? malloc(sizeof(*r)) : NULL;
+	if (w->id.tls && !r) { // no memory: go on with the old
+		sp_tls_free(new->tls);
+		new->tls = w->id.tls;
+	} else if (r) {
+		r->tls = w->id.tls;
+		r->next = w->retired;
+		w->retired = r;
+	}
+	w->id.tls = NULL;
+}
+
+static void take(struct wrk_worker *w, struct wrk_config *cfg, struct wrk_identity *id)
+{
+	struct wrk_sessions_limits limits;
+	struct wrk_cover_options cover;
+	take_tls(w, id);
+	wrk_dialer_set_policy(w->dialer, id->policy);
+	wrk_worker_session_limits(cfg, &limits);
+	limits.sessions = (uint32_t)w->cfg->limits.sessions; // fixed
+	w->keys.trusted = *wrk_worker_pass_keys(id);
+	wrk_sessions_reload(w->sessions, &limits, id->fleet);
+	wrk_exit_set_limits(w->exit, (uint32_t)cfg->limits.flows,
+			    (uint32_t)cfg->limits.stream_idle_ms);
+	if (w->cover && wrk_worker_cover_options(cfg, w->loop, &cover) == 0)
+		wrk_cover_set(w->cover, &cover);
+	sp_log_setup((enum sp_log_level)cfg->log.level,
+		     (enum sp_log_format)cfg->log.format, 2);
+	wrk_identity_done(&w->id);
+	sp_conf_free(&wrk_config_table, w->cfg);
+	w->id = *id;
+	w->cfg = cfg;
+	w->reloads_ok++;
+	w->config_applied_s = sp_loop_unix_ms(w->loop) / 1000;
+	sp_info("reload", "new config in force", "epoch=%u sequence=%" PRIu64,
+		id->fleet->revision.epoch, id->fleet->revision.sequence);
+}
+
+static void reload(struct wrk_worker *w)
+{
+	struct sp_conf_errors errs = {0};
+	char why[SP_WHY_MAX];
+	struct wrk_identity id;
+	struct wrk_config *cfg = sp_conf_load(&wrk_config_table, w->config_path, &errs);
+	if (!cfg) {
+		refuse_yaml(w, &errs);
+		return;
+	}
+	if (wrk_identity_load(cfg, &id, why, sizeof(why))) {
+		refuse(w, why);
+		sp_conf_free(&wrk_config_table, cfg);
+		return;
+	}
+	const char *no = objection(w, cfg, &id);
+	if (no) {
+		refuse(w, no);
+		wrk_identity_done(&id);
+		sp_conf_free(&wrk_config_table, cfg);
+		return;
+	}
+	name_fixed(w->cfg, cfg);
+	take(w, cfg, &id);
+}
+
+void wrk_worker_reload(struct wrk_worker *w)
+{
+	sp_notify_reloading();
+	reload(w);
+	sp_notify_ready(w->draining ? "draining" : "serving");
+}

@@ -1,0 +1,478 @@
+#include "worker/worker.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <sodium.h>
+
+#include "lib/log.h"
+
+#define BACKLOG       4096
+#define COVER_RELAYS  4096
+#define COVER_IDLE_MS 3600000
+#define DRAIN_LOOK_US 50000
+
+// ---- what the config says ----
+
+void wrk_worker_session_limits(const struct wrk_config *cfg,
+			       struct wrk_sessions_limits *ret)
+{
+	*ret = (struct wrk_sessions_limits){
+		.sessions = (uint32_t)cfg->limits.sessions,
+		.sessions_per_user = (uint32_t)cfg->limits.sessions_per_user,
+		.streams_per_session = (uint32_t)cfg->limits.streams_per_session,
+		.flows_per_session = (uint32_t)cfg->limits.flows_per_session,
+		.stream_window_bytes = (uint32_t)cfg->limits.stream_window_bytes,
+		.session_window_bytes = (uint32_t)cfg->limits.session_window_bytes,
+		.datagram_budget_bytes = (uint32_t)cfg->limits.datagram_budget_bytes,
+		.flow_idle_ms = (uint32_t)cfg->limits.flow_idle_ms,
+		.opens_per_second = (uint32_t)cfg->limits.opens_per_second,
+		.stale_ms = (uint32_t)cfg->limits.stale_ms,
+		.keep_s = (uint32_t)(cfg->limits.keep_ms / 1000),
+	};
+}
+
+int wrk_worker_cover_options(const struct wrk_config *cfg, struct sp_loop *loop,
+			     struct wrk_cover_options *ret)
+{
+	struct wrk_cover_options o = {
+		.loop = loop,
+		.max_relays = COVER_RELAYS,
+		.idle_ms = COVER_IDLE_MS,
+	};
+	if (sp_target_to_sockaddr(&cfg->cover, &o.site, &o.site_len))
+		return SP_E_CONFIG;
+	*ret = o;
+	return 0;
+}
+
+const struct sp_signed_keys *wrk_worker_pass_keys(const struct wrk_identity *id)
+{
+	return id->fleet->pass_keys.n ? &id->fleet->pass_keys : &id->trusted;
+}
+
+bool wrk_worker_ready(struct wrk_worker *w, char *why, size_t cap)
+{
+	const struct sp_fleet_worker *f = w->id.fleet;
+	const char *text = "";
+	if (w->draining)
+		text = "draining";
+	else if (f->expires_s && f->expires_s <= sp_loop_unix_ms(w->loop) / 1000)
+		text = "the signed config has expired";
+	snprintf(why, cap, "%s", text);
+	return !*text;
+}
+
+// ---- links ----
+
+static enum sp_reason on_admit(void *ctx, struct sp_link *l,
+			       const struct sp_hs_accept *who)
+{
+	struct wrk_worker *w = ctx;
+	return wrk_sessions_admit(w->sessions, l, who);
+}
+
+static enum sp_reason on_attach(void *ctx, struct sp_link *l,
+				const struct sp_hs_accept *who,
+				const struct sp_attach *at,
+				struct sp_session **ret_session, bool *ret_fresh)
+{
+	struct wrk_worker *w = ctx;
+	return wrk_sessions_attach(w->sessions, l, who, at, ret_session, ret_fresh);
+}
+
+static int on_ticket(void *ctx, struct sp_session *session, const uint8_t *psk,
+		     uint8_t *buf, size_t cap, uint32_t *ret_lifetime_s)
+{
+	struct wrk_worker *w = ctx;
+	return wrk_sessions_make_ticket(w->sessions, session, psk, buf, cap,
+					ret_lifetime_s);
+}
+
+static void on_down(void *ctx, struct sp_link *l, enum sp_reason reason)
+{
+	struct wrk_worker *w = ctx;
+	wrk_sessions_down(w->sessions, l, reason);
+}
+
+static void log_stranger(struct wrk_worker *w, enum sp_reason why)
+{
+	SP_LOG_LIMITED(&w->strangers_log, sp_loop_now_ms(w->loop), SP_LOG_DEBUG, "link",
+		       "a stranger", "reason=%s", sp_reason_word(why));
+}
+
+static void on_stranger_tls(void *ctx, struct sp_carrier *c, enum sp_reason why,
+			    const uint8_t *buf, size_t len, void *waiting)
+{
+	struct wrk_worker *w = ctx;
+	log_stranger(w, why);
+	wrk_cover_relay(w->cover, c, buf, len, waiting);
+}
+
+static void on_stranger_tcp(void *ctx, struct sp_carrier *c, enum sp_reason why,
+			    const uint8_t *buf, size_t len, void *waiting)
+{
+	(void)c;
+	(void)buf;
+	(void)len;
+	(void)waiting;
+	log_stranger(ctx, why);
+}
+
+static void *on_silent(void *ctx, struct sp_link *l)
+{
+	struct wrk_worker *w = ctx;
+	return wrk_cover_wait(w->cover, l);
+}
+
+static void on_silent_over(void *ctx, void *waiting)
+{
+	struct wrk_worker *w = ctx;
+	wrk_cover_wait_over(w->cover, waiting);
+}
+
+static const struct sp_link_worker_ops tls_ops = {
+	.admit = on_admit,
+	.attach = on_attach,
+	.make_ticket = on_ticket,
+	.stranger = on_stranger_tls,
+	.silent = on_silent,
+	.silent_over = on_silent_over,
+	.down = on_down,
+};
+
+static const struct sp_link_worker_ops tcp_ops = {
+	.admit = on_admit,
+	.attach = on_attach,
+	.make_ticket = on_ticket,
+	.stranger = on_stranger_tcp,
+	.down = on_down,
+};
+
+// ---- ports ----
+
+static void on_accepted(void *ctx, int fd, const struct sockaddr *peer)
+{
+	struct wrk_port *port = ctx;
+	struct wrk_worker *w = port->w;
+	bool tls = port->kind == SP_CARRIER_TLS;
+	struct sp_carrier *c;
+	struct sp_link *l;
+	if (sp_carrier_accepted(fd, peer, tls ? w->id.tls : NULL, &c) ||
+	    sp_link_accept(w->links, c, tls ? &tls_ops : &tcp_ops, w, &l))
+		sp_warn("link", "no memory for a connection", "");
+}
+
+static bool on_starved(void *ctx)
+{
+	struct wrk_port *port = ctx;
+	return wrk_exit_evict_flow(port->w->exit);
+}
+
+static int open_port(struct wrk_worker *w, enum sp_carrier_kind kind,
+		     const struct sp_target *at)
+{
+	struct wrk_port *port = &w->ports[w->n_ports];
+	struct wrk_listener_options o = {
+		.loop = w->loop,
+		.accepted = on_accepted,
+		.starved = on_starved,
+		.ctx = port,
+	};
+	struct sockaddr_storage sa;
+	socklen_t len;
+	char text[SP_TARGET_TEXT_MAX];
+	int fd = sp_target_to_sockaddr(at, &sa, &len);
+	if (!fd)
+		fd = wrk_listener_bind((struct sockaddr *)&sa, len, BACKLOG);
+	sp_target_format(at, text, sizeof(text));
+	if (fd < 0) {
+		sp_error("worker", "cannot listen", "address=%s error=%s", text,
+			 sp_strerror(fd));
+		return fd;
+	}
+	port->w = w;
+	port->kind = kind;
+	int err = wrk_listener_new(fd, &o, &port->listener);
+	if (err)
+		return err;
+	w->n_ports++;
+	sp_info("worker", "listening", "carrier=%s address=%s",
+		sp_carrier_kind_word(kind), text);
+	return 0;
+}
+
+static int open_ports(struct wrk_worker *w)
+{
+	const struct sp_conf_addresses *tls = &w->cfg->listen.tls;
+	const struct sp_conf_addresses *tcp = &w->cfg->listen.tcp;
+	int err = 0;
+	for (size_t i = 0; i < tls->n && !err; i++)
+		err = open_port(w, SP_CARRIER_TLS, &tls->v[i]);
+	for (size_t i = 0; i < tcp->n && !err; i++)
+		err = open_port(w, SP_CARRIER_TCP, &tcp->v[i]);
+	return err;
+}
+
+// ---- the end ----
+
+static void on_drain(void *ctx)
+{
+	struct wrk_worker *w = ctx;
+	uint64_t now = sp_loop_now_us(w->loop);
+	uint32_t left = wrk_sessions_live_streams(w->sessions);
+	if (left && now < w->drain_until_us) {
+		sp_timer_set(&w->drain, now + DRAIN_LOOK_US);
+		return;
+	}
+	sp_info("worker", "drained", "streams_cut=%u", left);
+	sp_loop_stop(w->loop);
+}
+
+// Resumes of sessions that live here are still accepted, new sessions are refused: the
+// ports stay open until the end.
+static void drain(struct wrk_worker *w)
+{
+	uint64_t now = sp_loop_now_us(w->loop);
+	w->draining = true;
+	w->drain_until_us = now + 1000ull * (uint64_t)w->cfg->drain_ms;
+	sp_info("worker", "draining", "streams=%u deadline_ms=%" PRId64,
+		wrk_sessions_live_streams(w->sessions), w->cfg->drain_ms);
+	sp_notify_stopping("draining");
+	wrk_sessions_drain(w->sessions, (uint64_t)w->cfg->drain_ms);
+	sp_timer_set(&w->drain, now + DRAIN_LOOK_US);
+}
+
+static void on_signal(void *ctx, int signo)
+{
+	struct wrk_worker *w = ctx;
+	if (signo == SIGHUP)
+		wrk_worker_reload(w);
+	else if (w->draining)
+		sp_loop_stop(w->loop);
+	else
+		drain(w);
+}
+
+// ---- making it ----
+
+static int make_keys(struct wrk_worker *w)
+{
+	struct sp_hs_worker_keys *k = &w->keys;
+	uint8_t pub[32];
+	memcpy(k->static_secret, w->id.static_secret, 32);
+	memcpy(k->route_key, w->id.route_key, 32);
+	randombytes_buf(k->boot_key, sizeof(k->boot_key));
+	randombytes_buf(&k->boot_id, sizeof(k->boot_id));
+	if (crypto_scalarmult_base(pub, k->static_secret))
+		return SP_E_CRYPTO;
+	k->home_id = wrk_identity_home_id(w->cfg, pub);
+	k->suites = sp_aead_suites();
+	k->ticket_lifetime_s = WRK_TICKET_LIFE_S;
+	k->trusted = *wrk_worker_pass_keys(&w->id);
+	return sp_hs_worker_keys_init(k);
+}
+
+static int make_admission(struct wrk_worker *w)
+{
+	struct sp_budget_options budget;
+	size_t bytes = sp_replay_bytes(WRK_REPLAY_KEYS);
+	int err = make_keys(w);
+	if (err)
+		return err;
+	sp_budget_options_default(&budget);
+	w->replay_memory = calloc(1, bytes);
+	if (!w->replay_memory)
+		return -ENOMEM;
+	err = sp_replay_format(w->replay_memory, bytes, WRK_REPLAY_KEYS, &w->replay);
+	return err ? err : sp_budget_new(&budget, &w->budget);
+}
+
+static int make_dialer(struct wrk_worker *w)
+{
+	struct wrk_resolve_options ro;
+	struct wrk_dialer_options o;
+	wrk_resolve_options_default(&ro);
+	ro.base = sp_loop_base(w->loop);
+	ro.servers = (const char *const *)w->cfg->dns.servers.v;
+	ro.nservers = w->cfg->dns.servers.n;
+	ro.ipv4 = w->cfg->dns.ipv4;
+	ro.ipv6 = w->cfg->dns.ipv6;
+	int err = wrk_resolve_new(&ro, &w->resolve);
+	if (err) {
+		sp_error("worker", "no resolver", "key=dns.servers error=%s",
+			 sp_strerror(err));
+		return err;
+	}
+	wrk_dialer_options_default(&o);
+	o.base = ro.base;
+	o.resolve = w->resolve;
+	o.policy = w->id.policy;
+	o.socket.cloexec = true;
+	o.deadline_ms = (uint32_t)w->cfg->limits.dial_ms;
+	o.max_dials = (uint32_t)w->cfg->limits.dials;
+	return wrk_dialer_new(&o, &w->dialer);
+}
+
+static int make_exit(struct wrk_worker *w)
+{
+	const struct wrk_config *c = w->cfg;
+	struct sp_arena_options a = {
+		.max_sessions = (uint32_t)c->limits.sessions,
+		.max_streams = (uint32_t)c->limits.streams,
+		.memory_bytes = (uint64_t)c->limits.memory_bytes,
+	};
+	int err = sp_arena_new(&a, &w->arena);
+	if (!err)
+		err = sp_session_clock_new(w->loop, &w->clock);
+	if (!err)
+		err = make_dialer(w);
+	if (err)
+		return err;
+	struct wrk_exit_options x = {
+		.loop = w->loop,
+		.clock = w->clock,
+		.arena = w->arena,
+		.dialer = w->dialer,
+		.max_flows = (uint32_t)c->limits.flows,
+		.stream_idle_ms = (uint32_t)c->limits.stream_idle_ms,
+		.flow_dns_ms = 5000,
+	};
+	return wrk_exit_new(&x, &w->exit);
+}
+
+static int make_sessions(struct wrk_worker *w)
+{
+	struct wrk_sessions_options o = {
+		.loop = w->loop,
+		.clock = w->clock,
+		.arena = w->arena,
+		.exit = w->exit,
+		.keys = &w->keys,
+		.fleet = w->id.fleet,
+	};
+	wrk_worker_session_limits(w->cfg, &o.limits);
+	return wrk_sessions_new(&o, &w->sessions);
+}
+
+static int make_links(struct wrk_worker *w)
+{
+	struct sp_link_env_options o = {
+		.loop = w->loop,
+		.clock = w->clock,
+		.max_half_open = (uint32_t)w->cfg->limits.half_open,
+		.handshake_ms = (uint32_t)w->cfg->limits.handshake_ms,
+		.worker_keys = &w->keys,
+		.replay = w->replay,
+		.budget = w->budget,
+	};
+	struct wrk_cover_options c;
+	if (w->cfg->cover.kind) {
+		if (wrk_worker_cover_options(w->cfg, w->loop, &c)) {
+			sp_error("worker", "cover must be an address, not a name", "");
+			return SP_E_CONFIG;
+		}
+		int err = wrk_cover_new(&c, &w->cover);
+		if (err)
+			return err;
+	}
+	return sp_link_env_new(&o, &w->links);
+}
+
+static int start(struct wrk_worker *w)
+{
+	int (*const steps[])(struct wrk_worker *) = {
+		make_admission, make_exit, make_sessions, make_links, open_ports,
+	};
+	int err = sp_loop_new(&w->loop);
+	if (err)
+		return err;
+	w->started_unix_ms = sp_loop_unix_ms(w->loop);
+	w->config_applied_s = w->started_unix_ms / 1000;
+	w->strangers_log = (struct sp_ratelimit){.per_second = 5, .burst = 20};
+	sp_timer_init(&w->drain, w->loop, on_drain, w);
+	for (size_t i = 0; i < sizeof(steps) / sizeof(steps[0]) && !err; i++)
+		err = steps[i](w);
+	if (!err)
+		err = sp_loop_signals(w->loop, on_signal, w);
+	if (err)
+		return err;
+	sp_watchdog_init(&w->watchdog, w->loop);
+	return 0;
+}
+
+int wrk_worker_new(const char *config_path, struct wrk_config *cfg,
+		   struct wrk_identity *id, struct wrk_worker **ret)
+{
+	struct wrk_worker *w = calloc(1, sizeof(*w));
+	if (!w) {
+		sp_conf_free(&wrk_config_table, cfg);
+		wrk_identity_done(id);
+		return -ENOMEM;
+	}
+	w->config_path = config_path;
+	w->cfg = cfg;
+	w->id = *id;
+	sodium_memzero(id, sizeof(*id));
+	int err = start(w);
+	if (err) {
+		sp_error("worker", "cannot start", "error=%s", sp_strerror(err));
+		wrk_worker_free(w);
+		return err;
+	}
+	*ret = w;
+	return 0;
+}
+
+int wrk_worker_run(struct wrk_worker *w)
+{
+	sp_info("worker", "ready",
+		"version=%s node=%s worker=%" PRId64 " home=%016" PRIx64
+		" epoch=%u sequence=%" PRIu64,
+		SP_VERSION, w->cfg->node, w->cfg->worker, w->keys.home_id,
+		w->id.fleet->revision.epoch, w->id.fleet->revision.sequence);
+	sp_notify_ready("serving");
+	int err = sp_loop_run(w->loop);
+	sp_info("worker", "stopped", "");
+	return err;
+}
+
+static void free_tls(struct wrk_worker *w)
+{
+	struct wrk_retired_tls *r;
+	while ((r = w->retired)) {
+		w->retired = r->next;
+		sp_tls_free(r->tls);
+		free(r);
+	}
+}
+
+// Callees of others last: sessions call the exit, links call sessions and cover.
+void wrk_worker_free(struct wrk_worker *w)
+{
+	if (!w)
+		return;
+	for (unsigned i = 0; i < w->n_ports; i++)
+		wrk_listener_free(w->ports[i].listener);
+	sp_link_env_free(w->links);
+	wrk_cover_free(w->cover);
+	wrk_sessions_free(w->sessions);
+	wrk_exit_free(w->exit);
+	wrk_dialer_free(w->dialer);
+	wrk_resolve_free(w->resolve);
+	sp_session_clock_free(w->clock);
+	sp_arena_free(w->arena);
+	sp_budget_free(w->budget);
+	free(w->replay_memory);
+	sp_hs_worker_keys_done(&w->keys);
+	sp_watchdog_done(&w->watchdog);
+	sp_timer_done(&w->drain);
+	sp_loop_free(w->loop);
+	free_tls(w);
+	wrk_identity_done(&w->id);
+	sp_conf_free(&wrk_config_table, w->cfg);
+	free(w);
+}

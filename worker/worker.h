@@ -1,0 +1,91 @@
+// The exit process as a whole: makes the roles, joins them, and carries out what signals
+// ask for. The struct is the one context that is passed down; role modules do not see it,
+// metrics.c reads it. Not here: command line (main.c), reload (reload.c).
+#ifndef WRK_WORKER_H
+#define WRK_WORKER_H
+
+#include "lib/budget.h"
+#include "lib/handshake.h"
+#include "lib/link.h"
+#include "lib/log.h"
+#include "lib/loop.h"
+#include "lib/notify.h"
+#include "lib/replay.h"
+#include "worker/cover.h"
+#include "worker/dial.h"
+#include "worker/exit.h"
+#include "worker/identity.h"
+#include "worker/listener.h"
+#include "worker/resolve.h"
+#include "worker/sessions.h"
+
+#define WRK_PORTS_MAX     32
+#define WRK_REPLAY_KEYS   131072 // first contacts within 180 s
+#define WRK_TICKET_LIFE_S 90000  // 25 h
+
+struct wrk_worker;
+
+struct wrk_port {
+	struct wrk_worker *w;
+	struct wrk_listener *listener;
+	enum sp_carrier_kind kind;
+};
+
+struct wrk_retired_tls { // carriers may still use it
+	struct wrk_retired_tls *next;
+	struct sp_tls *tls;
+};
+
+struct wrk_worker {
+	const char *config_path;
+	struct wrk_config *cfg;
+	struct wrk_identity id;
+	struct wrk_retired_tls *retired;
+	struct sp_loop *loop;
+	struct sp_hs_worker_keys keys; // trusted changes at a reload
+	void *replay_memory;
+	struct sp_replay *replay;
+	struct sp_budget *budget;
+	struct sp_arena *arena;
+	struct sp_session_clock *clock;
+	struct wrk_resolve *resolve;
+	struct wrk_dialer *dialer;
+	struct wrk_exit *exit;
+	struct wrk_sessions *sessions;
+	struct sp_link_env *links;
+	struct wrk_cover *cover;
+	struct wrk_port ports[WRK_PORTS_MAX];
+	unsigned n_ports;
+	struct sp_watchdog watchdog;
+	struct sp_timer drain;
+	uint64_t drain_until_us;
+	uint64_t started_unix_ms;
+	struct sp_ratelimit strangers_log;
+	// seen by metrics
+	bool draining;
+	uint64_t reloads_ok, reloads_failed, config_applied_s;
+};
+
+// Starts everything; takes over `cfg` and `id` (which is zeroed) in every case. 0 and
+// *ret; an error, which was logged.
+int wrk_worker_new(const char *config_path, struct wrk_config *cfg,
+		   struct wrk_identity *id, struct wrk_worker **ret) SP_MUST_CHECK;
+// Until a signal ends it. 0; -EIO, -EDEADLK.
+int wrk_worker_run(struct wrk_worker *w) SP_MUST_CHECK;
+void wrk_worker_free(struct wrk_worker *w); // NULL is fine
+
+// True while new sessions are welcome; else `why` (64) says what is wrong.
+bool wrk_worker_ready(struct wrk_worker *w, char *why, size_t cap);
+// What the config says, in the form of the session table.
+void wrk_worker_session_limits(const struct wrk_config *cfg,
+			       struct wrk_sessions_limits *ret);
+// The site's address from the config. 0; SP_E_CONFIG: a name.
+int wrk_worker_cover_options(const struct wrk_config *cfg, struct sp_loop *loop,
+			     struct wrk_cover_options *ret) SP_MUST_CHECK;
+// Who may sign passes: the signed config's word, else who signs configs.
+const struct sp_signed_keys *wrk_worker_pass_keys(const struct wrk_identity *id);
+
+// reload.c: SIGHUP. Takes the new files as a whole or keeps the old and says why.
+void wrk_worker_reload(struct wrk_worker *w);
+
+#endif
