@@ -62,6 +62,7 @@ struct link_world {
 	void *stranger_waiting;
 	unsigned silences, silences_over;
 	struct sp_link *silent_link;
+	void *user; // a test's own
 };
 
 static inline uint8_t world_pattern(uint64_t offset, int side)
