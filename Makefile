@@ -1,28 +1,42 @@
-# make | check | lint | format | clean            (make help lists them all)
 # Variants build side by side: make SAN=address,undefined check
 comma      := ,
 PREFIX     ?= /usr/local
 DESTDIR    ?=
 BINDIR     ?= $(PREFIX)/bin
+MANDIR     ?= $(PREFIX)/share/man
+UNITDIR    ?= $(PREFIX)/lib/systemd/system
+EXAMPLEDIR ?= $(PREFIX)/share/doc/sallyport/examples
 PKG_CONFIG ?= pkg-config
 CC         ?= cc
+PYTHON     := /usr/bin/python3
 SAN        ?=
 BUILD      ?= build/$(if $(SAN),$(subst $(comma),-,$(SAN)),release)
 VERSION    := 0.1.0
+FUZZ_TIME  ?= 60
 
 PKGS := libevent_core libevent_extra libevent libsodium libssl libcrypto libcares \
         yaml-0.1 jansson libsystemd
+
+# Asked once, at the first compilation and not before: in a fresh clone the packages come
+# with `make check` or deploy/install-deps.
+need = $(if $(shell $(PKG_CONFIG) --exists $(1) 2>/dev/null && echo y),,\
+         $(error packages are missing: run deploy/install-deps (make check does)))
+PKG_CFLAGS  = $(call need,$(PKGS))$(eval PKG_CFLAGS := \
+                $(shell $(PKG_CONFIG) --cflags $(PKGS)))$(PKG_CFLAGS)
+PKG_LIBS    = $(eval PKG_LIBS := $(shell $(PKG_CONFIG) --libs $(PKGS)))$(PKG_LIBS)
+CMOCKA_LIBS = $(eval CMOCKA_LIBS := $(shell $(PKG_CONFIG) --libs cmocka))$(CMOCKA_LIBS)
 
 CFLAGS   ?= -O2 -g
 WARN     := -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wvla \
             -Wformat=2 -Wpointer-arith -Wimplicit-fallthrough -Wundef -Wwrite-strings -Werror
 HARDEN   := -fstack-protector-strong -fPIE $(if $(SAN),,-D_FORTIFY_SOURCE=2)
-CPPFLAGS += -D_GNU_SOURCE -DSP_VERSION='"$(VERSION)"' -I. -I$(BUILD) \
-            $(shell $(PKG_CONFIG) --cflags $(PKGS))
+XCPPFLAGS = -D_GNU_SOURCE -I. -I$(BUILD) $(PKG_CFLAGS) $(CPPFLAGS)
 XCFLAGS   = -std=c11 $(WARN) $(HARDEN) -MMD -MP \
             $(if $(SAN),-fsanitize=$(SAN) -fno-omit-frame-pointer -fno-sanitize-recover=all)
-LDFLAGS  += -pie -Wl,-z,relro,-z,now $(if $(SAN),-fsanitize=$(SAN))
-LDLIBS   += $(shell $(PKG_CONFIG) --libs $(PKGS))
+XLDFLAGS  = -pie -Wl,-z,relro,-z,now $(if $(SAN),-fsanitize=$(SAN)) $(LDFLAGS)
+XLDLIBS   = $(PKG_LIBS) -lm $(LDLIBS)
+say       = $(if $(V),,@printf '  %-4s %s\n' $(1) $(2);) # V=1 shows whole commands
+link      = $(call say,LD,$@)$(CC) $(XLDFLAGS) -o $@ $(filter %.o %.a,$^) $(XLDLIBS)
 
 # folder -> program
 PROGS          := worker client ctl
@@ -30,13 +44,22 @@ NAME_worker    := sallyport-worker
 NAME_client    := sallyport
 NAME_ctl       := sallyportctl
 
-# every .c of a folder is picked up, so adding a file needs no edit here
-objs   = $(patsubst %.c,$(BUILD)/%.o,$(sort $(wildcard $(1)/*.c)))
-LIB   := $(BUILD)/libsallyport.a
-BINS  := $(foreach p,$(PROGS),$(if $(wildcard $(p)/main.c),$(BUILD)/bin/$(NAME_$(p))))
-TESTS := $(patsubst tests/unit/%.c,$(BUILD)/tests/%,$(wildcard tests/unit/test_*.c))
+# Every .c of a folder is picked up, so adding a file needs no edit here.
+objs    = $(patsubst %.c,$(BUILD)/%.o,$(sort $(wildcard $(1)/*.c)))
+LIB    := $(BUILD)/libsallyport.a
+BINS   := $(foreach p,$(PROGS),$(if $(wildcard $(p)/main.c),$(BUILD)/bin/$(NAME_$(p))))
+TESTS  := $(patsubst tests/unit/%.c,$(BUILD)/tests/%,$(wildcard tests/unit/test_*.c))
+FUZZ   := $(patsubst tests/fuzz/%.c,$(BUILD)/fuzz/%,$(wildcard tests/fuzz/fuzz_*.c))
+TOOLS  := $(patsubst tests/tools/%.c,$(BUILD)/tools/%,$(wildcard tests/tools/*.c))
+BENCHES := $(patsubst tests/bench/%.c,$(BUILD)/bench/%,\
+             $(filter-out tests/bench/benchlib.c,$(wildcard tests/bench/*.c)))
+CSRC   := $(wildcard $(addsuffix /*.[ch],lib $(PROGS)) tests/*/*.[ch])
 
-all: $(BINS)
+all: $(BINS) ## build the programs (the default)
+
+help: ## list the targets
+	@sed -nE 's/^([a-z][a-z-]*):[^#]*## (.*)/  make \1\t\2/p' Makefile | expand -t 24
+	@echo "Variables: SAN=address,undefined|thread FUZZ_TIME=60 FUZZ_ONLY=NAME V=1 PREFIX= DESTDIR="
 
 $(LIB): $(call objs,lib)
 	@rm -f $@; $(AR) rcs $@ $^
@@ -47,45 +70,110 @@ $(BUILD)/$(1).a: $$(filter-out $(BUILD)/$(1)/main.o,$$(call objs,$(1)))
 	@mkdir -p $$(@D); rm -f $$@; $$(AR) rcs $$@ $$^
 $(BUILD)/bin/$(NAME_$(1)): $(BUILD)/$(1)/main.o $(BUILD)/$(1).a $(LIB)
 	@mkdir -p $$(@D)
-	$$(CC) $$(LDFLAGS) -o $$@ $$^ $$(LDLIBS)
+	$$(link)
 endef
 $(foreach p,$(PROGS),$(eval $(call program,$(p))))
 ARCHIVES := $(patsubst %,$(BUILD)/%.a,$(PROGS)) $(LIB)
 
 $(BUILD)/%.o: %.c
 	@mkdir -p $(@D)
-	$(CC) $(CPPFLAGS) $(XCFLAGS) $(CFLAGS) -c -o $@ $<
+	$(call say,CC,$<)$(CC) $(XCPPFLAGS) $(XCFLAGS) $(CFLAGS) -c -o $@ $<
+
+# The version: with the commit in a clone, without in a tarball. The stamp changes only
+# when the text does.
+VERSION_TEXT := $(VERSION)$(if $(wildcard .git),$(addprefix +g,$(shell \
+                  git rev-parse --short HEAD 2>/dev/null)))
+STAMP := $(BUILD)/version.stamp
+$(STAMP): FORCE
+	@mkdir -p $(@D); echo '$(VERSION_TEXT)' | cmp -s - $@ || echo '$(VERSION_TEXT)' > $@
+$(BUILD)/lib/version.o: $(STAMP)
+$(BUILD)/lib/version.o: XCPPFLAGS += -DSP_VERSION_TEXT='"$(VERSION_TEXT)"'
 
 $(BUILD)/tests/%: $(BUILD)/tests/unit/%.o $(ARCHIVES)
 	@mkdir -p $(@D)
-	$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS) $(shell $(PKG_CONFIG) --libs cmocka)
-
-check-unit: $(TESTS)
-	@for t in $(TESTS); do echo "TEST $$t"; $$t || exit 1; done
-
-# tests/bench/*.c: one program each, with benchlib; docs/bench.md says what is measured
-BENCHES := $(patsubst tests/bench/%.c,$(BUILD)/bench/%,\
-             $(filter-out tests/bench/benchlib.c,$(wildcard tests/bench/*.c)))
-
-$(BUILD)/bench/%: $(BUILD)/tests/bench/%.o $(BUILD)/tests/bench/benchlib.o $(LIB)
-	@mkdir -p $(@D)
-	$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS)
+	$(link) $(CMOCKA_LIBS)
 
 # tests/tools/*.c: helpers of demo, bench and integration tests
-TOOLS := $(patsubst tests/tools/%.c,$(BUILD)/tools/%,$(wildcard tests/tools/*.c))
-
-$(BUILD)/tools/%: $(BUILD)/tests/tools/%.o
+$(BUILD)/tools/%: $(BUILD)/tests/tools/%.o $(LIB)
 	@mkdir -p $(@D)
-	$(CC) $(LDFLAGS) -o $@ $^
+	$(link)
 
+# Fuzz targets with a main that replays files; `make fuzz` has the fuzzer's own.
+$(BUILD)/fuzz/%: $(BUILD)/tests/fuzz/%.o $(BUILD)/tests/fuzz/corpus_main.o $(ARCHIVES)
+	@mkdir -p $(@D)
+	$(link)
+
+# tests/bench/*.c: one program each, with benchlib; docs/bench.md says what is measured
+$(BUILD)/bench/%: $(BUILD)/tests/bench/%.o $(BUILD)/tests/bench/benchlib.o $(LIB)
+	@mkdir -p $(@D)
+	$(link)
+
+# What needs packages first installs them, then starts over with them in place.
+JOBS  = $(if $(filter -j%,$(MAKEFLAGS)),,-j$(shell nproc))
+again = +@deploy/install-deps build $(1) && $(MAKE) --no-print-directory $(JOBS) $(2)
+
+check: ## set up, build, run all tests; the last line is "N passed, N failed"
+	$(call again,test,check-built)
+check-built: $(BINS) $(TESTS) $(FUZZ) $(TOOLS)
+	@SP_BUILD=$(abspath $(BUILD)) $(PYTHON) tests/check.py --build $(BUILD) $(CHECK_ARGS)
+check-unit: $(TESTS) ## build and run the unit tests only
+	@$(PYTHON) tests/check.py --build $(BUILD) --only unit
+
+demo: ## set up, build, show that a download survives what cuts it
+	$(call again,demo,all tools)
+	@$(PYTHON) tests/demo/demo.py --build $(BUILD) $(DEMO_ARGS)
+playground: ## as demo, but leave everything running
+	$(call again,demo,all tools)
+	@$(PYTHON) tests/demo/demo.py --build $(BUILD) --playground $(DEMO_ARGS)
+bench: ## set up, build, measure beside the peers; table and build/bench/report.json
+	$(call again,demo,all bench-built)
+	@$(PYTHON) tests/bench/bench.py --build $(BUILD) $(BENCH_ARGS)
+bench-built: $(BENCHES)
 tools: $(TOOLS)
 
-bench: all $(BENCHES)
-	/usr/bin/python3 tests/bench/bench.py --build $(BUILD) $(BENCH_ARGS)
+# Everything again with clang and the fuzzer's coverage, below build/libfuzzer.
+fuzz: ## fuzz every target for FUZZ_TIME seconds; findings in build/libfuzzer/findings
+	$(call again,test,BUILD=build/libfuzzer CC=clang CFLAGS="-O1 -g" \
+	  SAN=address$(comma)undefined$(comma)fuzzer-no-link fuzz-built)
+	@tests/fuzz/run build/libfuzzer $(FUZZ_TIME) $(FUZZ_ONLY)
+fuzz-built: $(patsubst $(BUILD)/fuzz/%,$(BUILD)/libfuzzer/%,$(FUZZ))
+$(BUILD)/libfuzzer/%: $(BUILD)/tests/fuzz/%.o $(ARCHIVES)
+	@mkdir -p $(@D)
+	$(link) -fsanitize=fuzzer
 
-clean:
+lint: ## format, static analysis, sizes, layers, man pages
+	$(call again,test,lint-run)
+lint-run:
+	@tests/lint
+format: ## clang-format in place
+	clang-format -i $(CSRC)
+
+MANPAGES := $(wildcard docs/man/*.[1-8])
+UNITS    := $(wildcard deploy/systemd/*)
+EXAMPLES := $(wildcard deploy/examples/*)
+install: all ## to PREFIX below DESTDIR: programs, man pages, units, examples
+	install -d $(DESTDIR)$(BINDIR)
+	install -m 0755 $(BINS) $(DESTDIR)$(BINDIR)
+	@for m in $(MANPAGES); do d=$(DESTDIR)$(MANDIR)/man$${m##*.}; \
+	  install -d $$d && install -m 0644 $$m $$d || exit 1; done
+	@for u in $(UNITS); do install -d $(DESTDIR)$(UNITDIR) && \
+	  sed 's|/usr/local/bin/|$(BINDIR)/|g' $$u > $(DESTDIR)$(UNITDIR)/$${u##*/} && \
+	  chmod 0644 $(DESTDIR)$(UNITDIR)/$${u##*/} || exit 1; done
+	@for e in $(EXAMPLES); do install -d $(DESTDIR)$(EXAMPLEDIR) && \
+	  install -m 0644 $$e $(DESTDIR)$(EXAMPLEDIR) || exit 1; done
+uninstall: ## removes what install put there, and nothing else
+	rm -f $(addprefix $(DESTDIR)$(BINDIR)/,$(notdir $(BINS)))
+	rm -f $(foreach m,$(MANPAGES),$(DESTDIR)$(MANDIR)/man$(subst .,,$(suffix $(m)))/$(notdir $(m)))
+	rm -f $(addprefix $(DESTDIR)$(UNITDIR)/,$(notdir $(UNITS)))
+	rm -f $(addprefix $(DESTDIR)$(EXAMPLEDIR)/,$(notdir $(EXAMPLES)))
+	-rmdir $(DESTDIR)$(EXAMPLEDIR) $(dir $(DESTDIR)$(EXAMPLEDIR)) 2>/dev/null
+
+clean: ## remove build/
 	rm -rf build
 
-.PHONY: all tools bench check-unit clean
+FORCE:
+.PHONY: FORCE all help check check-built check-unit demo playground bench bench-built tools \
+        fuzz fuzz-built lint lint-run format install uninstall clean
 .SECONDARY:
+.DELETE_ON_ERROR:
 -include $(shell find $(BUILD) -name '*.d' 2>/dev/null)

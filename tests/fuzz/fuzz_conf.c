@@ -3,6 +3,8 @@
 
 #include "tests/fuzz/conf_sample.h"
 
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	static struct sp_conf_errors errs;

@@ -11,6 +11,8 @@ static void same(const char *again, const uint8_t *data, size_t size)
 		abort();
 }
 
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	static uint8_t bytes[4096];

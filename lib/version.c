@@ -1,0 +1,6 @@
+#include "lib/version.h"
+
+const char *sp_version(void)
+{
+	return SP_VERSION_TEXT; // from the Makefile
+}
