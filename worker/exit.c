@@ -20,6 +20,7 @@ static void on_sweep(evutil_socket_t fd, short what, void *arg)
 	exit_now(arg);
 	exit_stream_sweep(arg);
 	exit_flow_sweep(arg);
+	exit_pace_sweep(arg);
 }
 
 void exit_want_turn(struct wrk_exit *x)
@@ -38,6 +39,7 @@ int wrk_exit_new(const struct wrk_exit_options *opt, struct wrk_exit **ret)
 	TAILQ_INIT(&x->draining);
 	TAILQ_INIT(&x->lru);
 	TAILQ_INIT(&x->answered);
+	TAILQ_INIT(&x->paced);
 	struct event_base *base = sp_loop_base(opt->loop);
 	struct timeval every = {.tv_usec = EXIT_SWEEP_MS * 1000};
 	x->batch = exit_batch_new();

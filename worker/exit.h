@@ -27,12 +27,23 @@ struct wrk_tally {
 	uint64_t dgram_bytes_to_client, dgram_bytes_from_client;
 };
 
+// A rate, kept by a bucket of a tenth of a second's bytes and at least 64 KiB.
+struct wrk_pace {
+	uint64_t rate_bps; // bytes a second; 0: no limit
+	int64_t tokens;    // bytes; datagrams may take it below 0
+	uint64_t filled_us;
+};
+
 // A session's place at the exit; embedded in the session's object. The engine's
 // stream_open and flow_open find it by the session's ctx.
 struct wrk_exit_session {
 	struct wrk_exit *x;
 	struct wrk_tally *tally;
 	TAILQ_HEAD(, exit_stream) streams;
+	struct wrk_pace down, up;                     // to the client, from it
+	TAILQ_HEAD(, exit_stream) down_wait, up_wait; // for their pace
+	TAILQ_ENTRY(wrk_exit_session) paced;          // one of the two is not empty
+	bool is_paced;
 };
 
 struct wrk_exit_counters {
@@ -68,6 +79,11 @@ const struct wrk_exit_counters *wrk_exit_counters(const struct wrk_exit *x);
 // `tally` outlives the session.
 void wrk_exit_session_init(struct wrk_exit_session *es, struct wrk_exit *x,
 			   struct wrk_tally *tally);
+// Call when its streams and flows are gone.
+void wrk_exit_session_done(struct wrk_exit_session *es);
+// The most bytes a second of the session, each way; 0: no limit. Streams are slowed,
+// never cut; datagrams beyond it are dropped.
+void wrk_exit_session_set_rate(struct wrk_exit_session *es, uint64_t rate_bps);
 // Resets every stream of the session; its flows stay.
 void wrk_exit_session_reset(struct wrk_exit_session *es, enum sp_reason reason);
 

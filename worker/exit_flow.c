@@ -106,12 +106,14 @@ bool wrk_exit_evict_flow(struct wrk_exit *x)
 
 static void deliver(struct exit_flow *f, const struct mmsghdr *m, const uint8_t *buf)
 {
-	if (m->msg_len > SP_DATAGRAM_MAX || sp_flow_send(f->fl, buf, m->msg_len)) {
+	if (m->msg_len > SP_DATAGRAM_MAX ||
+	    !exit_pace_dgram(&f->session->down, m->msg_len, exit_now(f->x)) ||
+	    sp_flow_send(f->fl, buf, m->msg_len)) {
 		f->x->n.dgrams_dropped++;
 		return;
 	}
-	f->tally->dgrams_to_client++;
-	f->tally->dgram_bytes_to_client += m->msg_len;
+	f->session->tally->dgrams_to_client++;
+	f->session->tally->dgram_bytes_to_client += m->msg_len;
 }
 
 // Level-triggered: what is not read in this turn is read in the next.
@@ -147,10 +149,14 @@ static void on_readable(evutil_socket_t fd, short what, void *arg)
 static void send_out(struct exit_flow *f, const uint8_t *buf, size_t len)
 {
 	struct wrk_exit *x = f->x;
+	if (!exit_pace_dgram(&f->session->up, len, exit_now(x))) {
+		x->n.dgrams_dropped++;
+		return;
+	}
 	for (int tries = 0; tries < 2; tries++) {
 		if (send(f->fd, buf, len, MSG_NOSIGNAL | MSG_DONTWAIT) >= 0) {
-			f->tally->dgrams_from_client++;
-			f->tally->dgram_bytes_from_client += len;
+			f->session->tally->dgrams_from_client++;
+			f->session->tally->dgram_bytes_from_client += len;
 			return;
 		}
 		if (errno == EAGAIN || errno == EWOULDBLOCK || errno == EMSGSIZE ||
@@ -262,7 +268,7 @@ void wrk_exit_flow_open(struct wrk_exit_session *es, struct sp_flow *fl,
 	}
 	f->fl = fl;
 	f->x = x;
-	f->tally = es->tally;
+	f->session = es;
 	f->fd = -1;
 	f->dns = target->port == 53;
 	f->last_us = exit_now(x);

@@ -42,8 +42,9 @@ struct exit_stream {
 	bool queued;      // in x->ready
 	uint16_t reason;  // XS_DRAINING
 	uint64_t last_us; // last traffic
-	struct sp_target *again; // XS_DIALLING: for a second try, owned
-	TAILQ_ENTRY(exit_stream) ready, idle, sibling;
+	struct sp_target *again;   // XS_DIALLING: for a second try, owned
+	bool down_waits, up_waits; // for the session's pace
+	TAILQ_ENTRY(exit_stream) ready, idle, sibling, down_wait, up_wait;
 };
 TAILQ_HEAD(exit_stream_list, exit_stream);
 
@@ -58,7 +59,7 @@ struct exit_batch;
 struct exit_flow {
 	struct sp_flow *fl;
 	struct wrk_exit *x;
-	struct wrk_tally *tally;
+	struct wrk_exit_session *session;
 	struct wrk_dial *dial; // while the name is being resolved
 	struct event ev;
 	int fd; // -1: not yet
@@ -79,7 +80,8 @@ struct wrk_exit {
 	struct exit_stream_list draining; // linked by `idle`
 	struct exit_flow_list lru;        // all flows, by last traffic
 	struct exit_flow_list answered;   // DNS flows, by their answer
-	struct exit_stream *busy;         // in socket_event; NULL once it is freed
+	TAILQ_HEAD(, wrk_exit_session) paced;
+	struct exit_stream *busy; // in socket_event; NULL once it is freed
 	struct sp_deferred turn;
 	struct event *sweep;
 	struct exit_batch *batch; // for reading datagrams
@@ -91,7 +93,24 @@ static inline uint64_t exit_now(const struct wrk_exit *x)
 }
 void exit_want_turn(struct wrk_exit *x);
 
+// exit_pace.c
+// How many of `want` bytes may pass now.
+size_t exit_pace_room(struct wrk_pace *p, size_t want, uint64_t now_us);
+static inline void exit_pace_take(struct wrk_pace *p, size_t len)
+{
+	if (p->rate_bps)
+		p->tokens -= (int64_t)len;
+}
+// A datagram of `len` bytes: may it pass? Takes it then.
+bool exit_pace_dgram(struct wrk_pace *p, size_t len, uint64_t now_us);
+void exit_pace_wait_down(struct exit_stream *s);
+void exit_pace_wait_up(struct exit_stream *s);
+void exit_pace_forget(struct exit_stream *s);
+void exit_pace_sweep(struct wrk_exit *x);
+
 // exit_stream.c
+void exit_stream_resume_source(struct exit_stream *s); // may read again
+void exit_stream_resume_sink(struct exit_stream *s);   // may write again
 void exit_stream_turn(struct wrk_exit *x);
 void exit_stream_sweep(struct wrk_exit *x);
 // exit_flow.c

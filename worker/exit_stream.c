@@ -81,6 +81,7 @@ static void stream_free(struct exit_stream *s, enum sp_reason reason)
 		TAILQ_REMOVE(&x->idle, s, idle);
 	}
 	TAILQ_REMOVE(&s->session->streams, s, sibling);
+	exit_pace_forget(s);
 	if (x->busy == s)
 		x->busy = NULL;
 	x->n.streams--;
@@ -178,8 +179,13 @@ enum read_result { READ_MORE, READ_BLOCKED, READ_OVER };
 static enum read_result read_once(struct exit_stream *s)
 {
 	struct iovec iov[16];
-	size_t want = 0;
-	int n = sp_stream_reserve(s->st, EXIT_READ_BYTES, iov, 16);
+	size_t want = 0, most;
+	most = exit_pace_room(&s->session->down, EXIT_READ_BYTES, exit_now(s->x));
+	if (most == 0) {
+		exit_pace_wait_down(s);
+		return READ_BLOCKED;
+	}
+	int n = sp_stream_reserve(s->st, most, iov, 16);
 	if (n == 0)
 		return READ_BLOCKED; // by credit or memory; source_ready will come
 	for (int i = 0; i < n; i++)
@@ -190,6 +196,7 @@ static enum read_result read_once(struct exit_stream *s)
 	sp_stream_commit(s->st, got > 0 ? (size_t)got : 0);
 	if (got > 0) {
 		s->session->tally->bytes_to_client += (size_t)got;
+		exit_pace_take(&s->session->down, (size_t)got);
 		touch(s);
 		s->readable = (size_t)got == want || has_more(s);
 		return s->readable ? READ_MORE : READ_BLOCKED;
@@ -235,6 +242,20 @@ void wrk_exit_stream_source_ready(struct sp_stream *st)
 		queue(s); // not here: the engine is at work
 }
 
+void exit_stream_resume_source(struct exit_stream *s)
+{
+	if (s->state == XS_OPEN && s->readable)
+		queue(s);
+}
+
+void exit_stream_resume_sink(struct exit_stream *s)
+{
+	struct sp_session *engine = sp_stream_session(s->st);
+	struct wrk_exit *x = s->x;
+	sp_stream_sink_ready(s->st); // may free `s`
+	sp_session_clock_touch(x->opt.clock, engine);
+}
+
 // An error of the socket after the destination's FIN, which no read will tell.
 static void check_error(struct exit_stream *s)
 {
@@ -252,9 +273,7 @@ static void socket_event(evutil_socket_t fd, short what, void *arg)
 	exit_now(x); // the engine reads the time of the turn
 	if (what & EV_WRITE) {
 		x->busy = s;
-		struct sp_session *engine = sp_stream_session(s->st);
-		sp_stream_sink_ready(s->st);
-		sp_session_clock_touch(x->opt.clock, engine);
+		exit_stream_resume_sink(s);
 		if (x->busy != s || s->state != XS_OPEN)
 			return;
 	}
@@ -276,9 +295,15 @@ size_t wrk_exit_stream_sink(struct sp_stream *st, const uint8_t *buf, size_t len
 	struct exit_stream *s = sp_stream_user(st);
 	if (!s || s->state != XS_OPEN || s->broken)
 		return 0;
-	ssize_t n = send(s->fd, buf, len, MSG_NOSIGNAL | MSG_DONTWAIT);
+	size_t room = exit_pace_room(&s->session->up, len, exit_now(s->x));
+	if (room < len)
+		exit_pace_wait_up(s);
+	if (room == 0)
+		return 0;
+	ssize_t n = send(s->fd, buf, room, MSG_NOSIGNAL | MSG_DONTWAIT);
 	if (n >= 0) {
 		s->session->tally->bytes_from_client += (size_t)n;
+		exit_pace_take(&s->session->up, (size_t)n);
 		touch(s);
 		return (size_t)n;
 	}
@@ -407,14 +432,6 @@ void wrk_exit_stream_open(struct wrk_exit_session *es, struct sp_stream *st,
 	int err = dial(s);
 	if (err)
 		stream_fail(s, reason_of_dial(err));
-}
-
-void wrk_exit_session_init(struct wrk_exit_session *es, struct wrk_exit *x,
-			   struct wrk_tally *tally)
-{
-	es->x = x;
-	es->tally = tally;
-	TAILQ_INIT(&es->streams);
 }
 
 void wrk_exit_session_reset(struct wrk_exit_session *es, enum sp_reason reason)

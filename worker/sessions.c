@@ -36,7 +36,8 @@ struct wrk_session {
 	enum sp_reason end_reason; // to be ended with, at the next sweep
 	bool streams_gone;         // detached: reset already
 	uint64_t since_us;         // in this place
-	uint32_t pass_sessions, pass_streams, pass_flows;
+	uint32_t pass_streams, pass_flows;
+	uint64_t pass_rate_bps;
 	struct wrk_exit_session exit;
 	TAILQ_ENTRY(wrk_session) list;
 	LIST_ENTRY(wrk_session) chain;
@@ -150,6 +151,7 @@ static void session_free(struct wrk_session *s, enum sp_reason reason)
 	add_stats(&t->gone, &stats);
 	sp_session_clock_remove(t->opt.clock, s->engine);
 	sp_session_free(s->engine, reason);
+	wrk_exit_session_done(&s->exit);
 	wrk_users_put(t->users, s->user);
 	free(s);
 }
@@ -194,7 +196,7 @@ static const struct sp_fleet_tier *fleet_tier(const struct wrk_sessions *t,
 static enum sp_reason judge_pass(const struct wrk_sessions *t, const struct sp_pass *pass)
 {
 	const struct sp_fleet_worker *f = t->opt.fleet;
-	if (!f)
+	if (!f || (f->expires_s && f->expires_s <= unix_s(t)))
 		return SP_REASON_NO_CONFIG;
 	enum sp_reason r = sp_pass_judge_time(pass, unix_s(t), SP_PASS_SKEW_S);
 	if (r)
@@ -224,6 +226,10 @@ static void apply_limits(struct wrk_session *s)
 	e.datagram_budget_bytes = l->datagram_budget_bytes;
 	e.flow_idle_ms = l->flow_idle_ms;
 	sp_session_set_limits(s->engine, &e);
+	uint64_t rate = s->pass_rate_bps;
+	if (tier && tier->rate_bps && (!rate || tier->rate_bps < rate))
+		rate = tier->rate_bps;
+	wrk_exit_session_set_rate(&s->exit, rate);
 }
 
 // 0; -ENOMEM: nothing changed.
@@ -242,9 +248,9 @@ static int apply_pass(struct wrk_session *s, const struct sp_pass *pass)
 	strcpy(s->rec->user, pass->user);
 	strcpy(s->rec->tier, pass->tier);
 	s->rec->pass_expires_s = pass->expires_s;
-	s->pass_sessions = pass->max_sessions;
 	s->pass_streams = pass->max_streams;
 	s->pass_flows = pass->max_flows;
+	s->pass_rate_bps = pass->rate_bps;
 	apply_limits(s);
 	return 0;
 }

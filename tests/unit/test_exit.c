@@ -670,6 +670,36 @@ static void an_idle_stream_is_reset_after_its_time(void **state)
 	close(fd);
 }
 
+static void a_paced_session_gets_its_rate_each_way_and_every_byte(void **state)
+{
+	struct sp_stream *st;
+	enum { TOTAL = 600000, RATE = 1000000 };
+	uint8_t *data = calloc(1, TOTAL), buf[65536];
+	size_t sent = 0, put = 0, up = 0;
+	(void)state;
+	wrk_exit_session_set_rate(&w.es, RATE);
+	int fd = joined(&st);
+	uint64_t start = sp_loop_refresh(w.loop);
+	while (w.n_got < TOTAL || up < TOTAL) {
+		ssize_t n = recv(fd, buf, sizeof(buf), 0);
+		up += n > 0 ? (size_t)n : 0;
+		write_pattern(fd, TOTAL, &sent);
+		put += app_write(st, data + put, TOTAL - put);
+		turn();
+	}
+	uint64_t us = sp_loop_refresh(w.loop) - start;
+	// less the burst of 100,000 and what one turn may go over
+	assert_in_range(us, 400000, 1500000);
+	assert_int_equal(w.n_got, TOTAL);
+	assert_int_equal(up, TOTAL);
+	for (size_t i = 0; i < TOTAL; i++)
+		if (w.got[i] != pattern(i))
+			fail_msg("byte %zu", i);
+	reset_socket(fd);
+	UNTIL(w.closed);
+	free(data);
+}
+
 // ---- claims: flows ----
 
 static struct sp_flow *flow_to(const struct sp_target *t)
@@ -827,6 +857,7 @@ int main(void)
 		T(a_failed_dial_is_told_with_its_reason),
 		T(a_dial_under_way_is_cancelled_with_its_stream),
 		T(an_idle_stream_is_reset_after_its_time),
+		T(a_paced_session_gets_its_rate_each_way_and_every_byte),
 		T(datagrams_go_and_come),
 		T(eight_datagrams_wait_for_a_name_and_no_more),
 		T(the_stalest_flow_makes_room_and_the_newest_works),
