@@ -16,11 +16,11 @@ import socket
 import struct
 import subprocess
 import tempfile
-import time
 from pathlib import Path as FilePath
 
 import yaml
-from servers import LoopThread, wait_until
+from servers import wait_until
+from signed import NodeKey, SigningKey, pass_body, save_route_key
 
 ROOT = FilePath(__file__).resolve().parents[2]
 BUILD = FilePath(os.environ.get("SP_BUILD", ROOT / "build" / "release")).resolve()
@@ -300,3 +300,199 @@ def curl_sha256(proxy_port, url, *args, **kw):
     status, out = curl(proxy_port, url, *args, **kw)
     assert status == 0, f"curl {url}: {status} {out[-300:]!r}"
     return len(out), hashlib.sha256(out).hexdigest()
+
+
+# ---- workers and clients ----
+
+
+class Worker(Process):
+    """sallyport-worker with its files in a folder of its own."""
+
+    def __init__(self, lab, name, start=True, nofile=0, carrier="tcp", policy=None, **config):
+        self.dir = lab.dir / name
+        self.dir.mkdir()
+        self.carrier = carrier
+        self.port, self.admin = free_port(), free_port()
+        self.key = NodeKey("worker")
+        self.config_path = self.dir / "worker.yaml"
+        self.key.save(self.dir / "node.key")
+        shutil.copy(lab.dir / "route.key", self.dir / "route.key")
+        base = {
+            "node": name,
+            "listen": {carrier: [f"127.0.0.1:{self.port}"]},
+            "keys": {"static": "node.key", "route": "route.key", "fleet": [lab.signer.text]},
+            "config": "worker.signed",
+            "admin": {"listen": f"127.0.0.1:{self.admin}"},
+            "dns": {"servers": [f"127.0.0.1:{lab.dns.port}"]},
+            "log": {"level": "debug"},
+        }
+        if carrier == "tls":
+            lab.certificate(self.dir)
+            base["tls"] = {"certificate": "cert.pem", "key": "key.pem"}
+            base["cover"] = f"127.0.0.1:{lab.cover_port}"
+        self.config = deep_merge(base, config)
+        self.write_config()
+        lab.sign_worker_config(self, policy=policy)
+        super().__init__(
+            lab, name, [BUILD / "bin" / "sallyport-worker", "-c", self.config_path], nofile
+        )
+        if start:
+            self.start()
+
+    def write_config(self):
+        self.config_path.write_text(yaml.safe_dump(self.config))
+
+    def start(self):
+        mark = len(self.log)
+        self.spawn()
+        self.wait_log(r"msg=ready", after=mark)
+        return self
+
+    def metrics(self):
+        status, body = http_get(self.admin, "/metrics")
+        assert status == 200
+        return parse_metrics(body)
+
+    def metric(self, name):
+        """One value; a labelled one that never happened counts as 0."""
+        values = self.metrics()
+        family = name.partition("{")[0]
+        assert name in values or any(k.startswith(family) for k in values), f"no {family}"
+        return values.get(name, 0)
+
+    def exit_entry(self, path=None):
+        """How a client config names this worker; `path`: through that relay."""
+        carrier = {
+            "kind": self.carrier,
+            "address": f"127.0.0.1:{path.port if path else self.port}",
+        }
+        if self.carrier == "tls":
+            carrier["server_name"] = "exit.example"
+            carrier["ca_file"] = str(self.dir / "cert.pem")
+        return {"name": self.name, "public_key": self.key.public_text, "carriers": [carrier]}
+
+
+class Client(Process):
+    """sallyport, with an ordered chain of workers."""
+
+    def __init__(
+        self, lab, name, workers, wait=True, start=True, paths=None, passport=None, **config
+    ):
+        self.dir = lab.dir / name
+        self.dir.mkdir()
+        self.workers = workers
+        self.socks, self.http, self.admin = free_port(), free_port(), free_port()
+        self.key = NodeKey("device")
+        self.key.save(self.dir / "device.key")
+        self.config_path = self.dir / "client.yaml"
+        base = {
+            "socks": {"listen": [f"127.0.0.1:{self.socks}"]},
+            "http": {"listen": [f"127.0.0.1:{self.http}"]},
+            "keys": {"device": "device.key", "fleet": [lab.signer.text]},
+            "pass": "device.pass",
+            "exits": "exits.signed",
+            "state_dir": "state",
+            "admin": {"listen": f"127.0.0.1:{self.admin}"},
+            "log": {"level": "debug"},
+        }
+        self.config = deep_merge(base, config)
+        self.config_path.write_text(yaml.safe_dump(self.config))
+        serial = os.urandom(16)
+        self.pass_serial = serial.hex()
+        body = pass_body(self.key.public, serial=serial, **(passport or {}))
+        (self.dir / "device.pass").write_bytes(lab.signer.blob("pass", body))
+        (self.dir / "device.pass").chmod(0o600)
+        exits = [w.exit_entry((paths or {}).get(w.name)) for w in workers]
+        (self.dir / "exits.signed").write_bytes(
+            lab.signer.json_file(
+                "client-config",
+                {"format": 1, "revision": {"epoch": 1, "sequence": 1}, "exits": exits},
+            )
+        )
+        super().__init__(
+            lab, name, [BUILD / "bin" / "sallyport", "up", "-c", self.config_path]
+        )
+        if start:
+            self.spawn()
+            wait_until(self.listening, 10 * SLOW, f"{name}: its SOCKS port")
+            if wait:
+                wait_until(lambda: self.ready() or self._died(), 10 * SLOW, f"{name}: ready")
+
+    def listening(self):
+        self._died()
+        with contextlib.suppress(OSError), socket.create_connection(
+            ("127.0.0.1", self.socks), 1
+        ):
+            return True
+
+    def ready(self):
+        with contextlib.suppress(OSError):
+            return http_get(self.admin, "/readyz")[0] == 200
+
+
+class Pair:
+    """One worker and one client in front of it."""
+
+    def __init__(self, lab, worker, client):
+        self.lab, self.worker, self.client, self.dns = lab, worker, client, lab.dns
+        self.socks = client.socks
+
+
+ALLOW_LOOPBACK = ["allow 127.0.0.0/8", "allow [::1]"]
+
+
+class Lab:
+    """Where one test, or all tests of a file, happen."""
+
+    def __init__(self, servers, dns, cover_port=0):
+        self.dir = FilePath(tempfile.mkdtemp(prefix="sallyport-lab-"))
+        self.servers, self.dns, self.cover_port = servers, dns, cover_port
+        self.processes = []
+        self.signer = SigningKey()
+        save_route_key(self.dir / "route.key")
+        self.ctl = Ctl(self)
+
+    def certificate(self, folder):
+        """A self-signed certificate for exit.example: cert.pem and key.pem in `folder`."""
+        subprocess.run(
+            "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 "
+            "-subj /CN=exit.example -addext subjectAltName=DNS:exit.example "
+            "-keyout key.pem -out cert.pem".split(),
+            cwd=folder,
+            check=True,
+            capture_output=True,
+        )
+        (folder / "key.pem").chmod(0o600)
+
+    def sign_worker_config(self, worker, seq=1, policy=None, revoked=(), tiers=None):
+        config = {
+            "format": 1,
+            "revision": {"epoch": 1, "sequence": seq},
+            "tiers": tiers or {"standard": {}},
+            "exit_policy": ALLOW_LOOPBACK if policy is None else policy,
+            "pass_keys": [self.signer.text],
+            "revoked": list(revoked),
+        }
+        path = worker.dir / "worker.signed"
+        path.write_bytes(self.signer.json_file("worker-config", config))
+
+    def worker(self, name="worker", **kw):
+        return Worker(self, name, **kw)
+
+    def client(self, name, workers, **kw):
+        return Client(self, name, workers, **kw)
+
+    def pair(self, worker=None, client=None, worker_nofile=0, passport=None, carrier="tcp"):
+        w = self.worker(nofile=worker_nofile, carrier=carrier, **(worker or {}))
+        c = self.client("client", [w], passport=passport, **(client or {}))
+        return Pair(self, w, c)
+
+    def close(self, failed=False):
+        for p in reversed(self.processes):
+            p.stop(2)
+        if failed:
+            for p in self.processes:
+                lines = p.log.splitlines()
+                print(f"---- {p.name}, its last lines of {len(lines)}:")
+                print("\n".join(lines[-60:]))
+        shutil.rmtree(self.dir, ignore_errors=True)

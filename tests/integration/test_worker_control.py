@@ -7,7 +7,8 @@ import time
 
 import pytest
 from harness import BUILD, SLOW, curl, curl_sha256, http_get, parse_metrics, socks_connect
-from servers import TcpServer, UdpServer, body_sha256, tcp_echo, wait_until
+from servers import TcpServer, body_sha256, tcp_echo, wait_until
+from signed import SigningKey
 
 WORKER = BUILD / "bin" / "sallyport-worker"
 
@@ -38,9 +39,9 @@ def test_init_writes_a_file_that_loads_and_never_overwrites(tmp_path):
     assert "limits:" in text and "#" in text
     assert run("init", "-c", path).returncode != 0
     assert path.read_text() == text
-    # complete but for keys and certificates, which check names
+    # complete but for what only the operator knows, which check names
     r = run("--check", "-c", path)
-    assert r.returncode == 78 and "sallyportctl" in r.stderr
+    assert r.returncode == 78 and "listen.tls" in r.stderr
 
 
 def test_check_accepts_a_good_file_and_dump_shows_what_holds(lab):
@@ -51,18 +52,60 @@ def test_check_accepts_a_good_file_and_dump_shows_what_holds(lab):
     assert r.returncode == 0 and re.search(r"streams_per_session: *77", r.stdout)
 
 
+def broken_number(w):
+    w.config["limits"] = {"streams_per_session": "many"}
+
+
+def broken_name(w):
+    w.config["limits"] = {"no_such_limit": 1}
+
+
+def broken_key(w):
+    w.config["keys"]["static"] = "/nonexistent/key"
+
+
+def broken_mode(w):
+    (w.dir / "node.key").chmod(0o644)
+
+
+def broken_tls(w):
+    other = w.dir / "other"
+    other.mkdir()
+    w.lab.certificate(other)
+    w.config["tls"]["key"] = "other/key.pem"
+
+
+def broken_signature(w):
+    path = w.dir / "worker.signed"
+    path.write_bytes(path.read_bytes().replace(b"standard", b"premium1"))
+
+
+def broken_signer(w):
+    w.config["keys"]["fleet"] = [SigningKey().text]
+
+
+def broken_policy(w):
+    w.lab.sign_worker_config(w, policy=["allow 300.0.0.0/8"])
+
+
 @pytest.mark.parametrize(
     "change, says",
     [
-        ({"limits": {"streams_per_session": "many"}}, r"worker\.yaml:\d+: .*streams_per_session"),
-        ({"limits": {"no_such_limit": 1}}, r"worker\.yaml:\d+: .*no_such_limit"),
-        ({"keys": {"static": "/nonexistent/key"}}, r"keys\.static.*/nonexistent/key.*sallyportctl"),
-        ({"tls": {"key": "other"}}, r"tls.*match"),
-        ({"config": "tampered"}, r"config.*signature"),
+        (broken_number, r"worker\.yaml:\d+: .*streams_per_session"),
+        (broken_name, r"worker\.yaml:\d+: .*no_such_limit"),
+        (broken_key, r"keys\.static.*/nonexistent/key.*sallyportctl"),
+        (broken_mode, r"keys\.static.*node\.key"),
+        (broken_tls, r"tls\.certificate.*tls\.key.*match"),
+        (broken_signature, r"config.*worker\.signed.*signature"),
+        (broken_signer, r"config.*worker\.signed.*keys\.fleet"),
+        (broken_policy, r"config.*worker\.signed.*300\.0\.0\.0"),
     ],
 )
 def test_check_names_file_key_and_remedy(lab, change, says):
-    w = lab.worker("w", start=False, **lab.breakage(change))
+    w = lab.worker("w", start=False, carrier="tls")
+    assert run("--check", "-c", w.config_path).returncode == 0
+    change(w)
+    w.write_config()
     r = run("--check", "-c", w.config_path)
     assert r.returncode == 78
     assert re.search(says, r.stderr, re.S), r.stderr

@@ -44,7 +44,7 @@ def test_a_session_over_the_users_limit_is_refused(lab, servers):
     pair = lab.pair(worker={"limits": {"sessions_per_user": 1}})
     server = TcpServer(servers, tcp_echo)
     socks = hold(pair, server, 1)
-    second = lab.client("client2", [pair.worker], user="alice", wait=False)
+    second = lab.client("client2", [pair.worker], wait=False)
     wait_until(
         lambda: pair.worker.metric('sallyport_refused_total{reason="session-limit"}') > 0,
         15 * SLOW,
@@ -61,7 +61,7 @@ def test_the_stalest_detached_session_makes_room_for_a_new_one(lab, servers):
     wait_until(lambda: pair.worker.metric('sallyport_sessions{state="attached"}') == 1, 10)
     pair.client.kill()
     wait_until(lambda: pair.worker.metric('sallyport_sessions{state="detached"}') == 1, 10)
-    second = lab.client("client2", [pair.worker], user="alice")
+    second = lab.client("client2", [pair.worker])
     server = TcpServer(servers, tcp_echo)
     sock = socks_connect(second.socks, "127.0.0.1", server.port)
     sock.sendall(b"q")
@@ -109,7 +109,7 @@ def test_without_descriptors_stalest_flows_go_streams_live_and_all_recovers(lab,
 
 
 def test_little_memory_slows_streams_and_breaks_none(lab, servers, origin):
-    pair = lab.pair(worker={"limits": {"memory": "1MiB", "streams": 256}})
+    pair = lab.pair(worker={"limits": {"memory": "1M", "streams": 256}})
     n = 12 << 20
     slow = []
     for _ in range(12):  # readers that stop: their bytes fill the pool
@@ -153,7 +153,7 @@ def test_a_stream_without_traffic_is_reset_after_its_time(lab, servers):
 
 
 def test_the_worker_ends_a_session_whose_pass_expired(lab, servers):
-    pair = lab.pair(pass_expires="-88s")  # inside the 90 s of tolerance for two more seconds
+    pair = lab.pair(passport={"lifetime": -88})  # inside the 90 s of tolerance for two more seconds
     wait_until(
         lambda: pair.worker.metric('sallyport_sessions_ended_total{reason="pass-expired"}') >= 1,
         15 * SLOW,
