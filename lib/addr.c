@@ -31,18 +31,40 @@ bool sp_name_is_valid(const char *name, size_t len)
 	return label > 0;
 }
 
+int sp_target_set_host(struct sp_target *ret, const char *host, size_t len, uint16_t port)
+{
+	struct sp_target t = {.port = port};
+	char text[SP_NAME_MAX + 2];
+	if (len >= sizeof(text) || memchr(host, '\0', len))
+		return SP_E_MALFORMED;
+	memcpy(text, host, len);
+	text[len] = '\0';
+	if (inet_pton(AF_INET, text, t.v4) == 1) {
+		t.kind = SP_TARGET_IPV4;
+	} else if (inet_pton(AF_INET6, text, t.v6) == 1) {
+		t.kind = SP_TARGET_IPV6;
+	} else {
+		if (!sp_name_is_valid(text, len))
+			return SP_E_MALFORMED;
+		if (text[len - 1] == '.')
+			text[--len] = '\0';
+		// All digits and dots is an address with a mistake, not a name.
+		if (strspn(text, "0123456789.") == len)
+			return SP_E_MALFORMED;
+		t.kind = SP_TARGET_NAME;
+		memcpy(t.name, text, len + 1);
+	}
+	*ret = t;
+	return 0;
+}
+
 static void get_name(struct sp_reader *r, struct sp_target *t)
 {
 	size_t len = sp_get_u8(r);
-	const uint8_t *p = sp_get_bytes(r, len);
-	if (!p)
-		return;
-	if (len > SP_NAME_MAX || !sp_name_is_valid((const char *)p, len)) {
+	const char *p = (const char *)sp_get_bytes(r, len);
+
+	if (p && (sp_target_set_host(t, p, len, 0) || t->kind != SP_TARGET_NAME))
 		r->err = SP_E_MALFORMED;
-		return;
-	}
-	memcpy(t->name, p, len);
-	t->name[len] = '\0';
 }
 
 void sp_target_get(struct sp_reader *r, struct sp_target *ret)
@@ -79,33 +101,6 @@ void sp_target_put(struct sp_writer *w, const struct sp_target *t)
 		sp_put_bytes(w, t->name, len);
 	}
 	sp_put_u16(w, t->port);
-}
-
-int sp_target_set_host(struct sp_target *ret, const char *host, size_t len, uint16_t port)
-{
-	struct sp_target t = {.port = port};
-	char text[SP_NAME_MAX + 2];
-	if (len >= sizeof(text) || memchr(host, '\0', len))
-		return SP_E_MALFORMED;
-	memcpy(text, host, len);
-	text[len] = '\0';
-	if (inet_pton(AF_INET, text, t.v4) == 1) {
-		t.kind = SP_TARGET_IPV4;
-	} else if (inet_pton(AF_INET6, text, t.v6) == 1) {
-		t.kind = SP_TARGET_IPV6;
-	} else {
-		if (!sp_name_is_valid(text, len))
-			return SP_E_MALFORMED;
-		if (text[len - 1] == '.')
-			text[--len] = '\0';
-		// All digits and dots is an address with a mistake, not a name.
-		if (strspn(text, "0123456789.") == len)
-			return SP_E_MALFORMED;
-		t.kind = SP_TARGET_NAME;
-		memcpy(t.name, text, len + 1);
-	}
-	*ret = t;
-	return 0;
 }
 
 int sp_target_parse(const char *text, struct sp_target *ret)

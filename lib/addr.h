@@ -23,8 +23,9 @@ struct sp_target {
 	};
 };
 
-// Wire form: kind u8 | 4 bytes, or len u8 + name, or 16 bytes | port u16. An unknown kind
-// or a name that sp_name_is_valid refuses sets r->err to SP_E_MALFORMED.
+// Wire form: kind u8 | 4 bytes, or len u8 + name, or 16 bytes | port u16. An unknown
+// kind, or a name that sp_target_set_host does not take for one (such as an address in
+// text), sets r->err to SP_E_MALFORMED; a final dot of a name is dropped.
 void sp_target_get(struct sp_reader *r, struct sp_target *ret);
 void sp_target_put(struct sp_writer *w, const struct sp_target *t);
 

@@ -2,9 +2,11 @@
 
 #include <string.h>
 
+static const uint8_t nothing[1]; // stands for NULL, to which C may not even add 0
+
 void sp_reader_init(struct sp_reader *r, const void *buf, size_t len)
 {
-	r->p = buf;
+	r->p = buf ? buf : nothing;
 	r->end = r->p + len;
 	r->err = 0;
 }
@@ -85,7 +87,7 @@ int sp_reader_finish(const struct sp_reader *r)
 
 void sp_writer_init(struct sp_writer *w, void *buf, size_t cap)
 {
-	w->start = w->p = buf;
+	w->start = w->p = buf ? buf : (uint8_t *)(uintptr_t)nothing;
 	w->end = w->p + cap;
 	w->err = 0;
 }

@@ -179,6 +179,42 @@ static void hostile_wire_forms_are_refused(void **state)
 	}
 }
 
+static void a_name_on_the_wire_that_is_an_address_is_refused(void **state)
+{
+	static const char *const bad[] = {"127.0.0.1", "::1", "127.1", "1"};
+	struct sp_target t;
+	struct sp_reader r;
+	struct sp_writer w;
+	uint8_t buf[32];
+
+	(void)state;
+	for (unsigned i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
+		sp_writer_init(&w, buf, sizeof(buf));
+		sp_put_u8(&w, SP_TARGET_NAME);
+		sp_put_u8(&w, (uint8_t)strlen(bad[i]));
+		sp_put_bytes(&w, bad[i], strlen(bad[i]));
+		sp_put_u16(&w, 80);
+		sp_reader_init(&r, buf, sp_writer_len(&w));
+		sp_target_get(&r, &t);
+		assert_int_equal(r.err, SP_E_MALFORMED);
+	}
+}
+
+static void a_final_dot_on_the_wire_makes_no_other_name(void **state)
+{
+	struct sp_target t;
+	struct sp_reader r;
+
+	(void)state;
+	sp_reader_init(&r,
+		       "\x03\x02"
+		       "a.\x00\x50",
+		       6);
+	sp_target_get(&r, &t);
+	assert_int_equal(sp_reader_finish(&r), 0);
+	assert_string_equal(t.name, "a");
+}
+
 static void socket_addresses_go_there_and_back(void **state)
 {
 	static const char *const texts[] = {"192.0.2.1:443", "[2001:db8::1]:53"};
@@ -241,6 +277,8 @@ int main(void)
 		T(the_wire_form_is_kind_address_port),
 		T(every_truncation_of_the_wire_form_is_refused),
 		T(hostile_wire_forms_are_refused),
+		T(a_name_on_the_wire_that_is_an_address_is_refused),
+		T(a_final_dot_on_the_wire_makes_no_other_name),
 		T(socket_addresses_go_there_and_back),
 		T(a_v4_mapped_address_is_ipv4_so_that_no_policy_misses_it),
 		T(targets_differ_by_kind_address_and_port),
