@@ -37,11 +37,12 @@ int sp_tls_server_new(const char *cert_file, const char *key_file, struct sp_tls
 struct sp_tls_client_options {
 	const char *ca_file; // PEM; NULL: the system's authorities
 	const uint8_t *pin;  // 32 bytes: SHA-256 of the server's certificate (DER), which
-			    // is then the only thing that is checked; or NULL
+			     // is then the only thing that is checked; or NULL
 };
 int sp_tls_client_new(const struct sp_tls_client_options *opt, struct sp_tls **ret,
 		      char *ret_why, size_t why_cap) SP_MUST_CHECK;
-void sp_tls_free(struct sp_tls *tls); // NULL is fine; carriers made with it go first
+// NULL is fine. Carriers made with it go on, so it can be replaced while they live.
+void sp_tls_free(struct sp_tls *tls);
 // SHA-256 of the (first) certificate in a PEM file, for a pin. 0; SP_E_CONFIG.
 int sp_tls_pin_of_file(const char *cert_file, uint8_t *ret_pin) SP_MUST_CHECK;
 

@@ -15,7 +15,7 @@ struct mem_carrier {
 	size_t cap, first, fill;
 	bool peer_fin, fin, broken;
 	uint64_t written;
-	unsigned turn;
+	unsigned reads, writes;
 };
 
 static struct mem_carrier *mem_of(struct sp_carrier *c)
@@ -42,9 +42,9 @@ static void break_both(struct mem_carrier *m)
 
 // True when the script says that this call gives -EAGAIN although it need not; the owner
 // is told at once that it may try again.
-static bool again(struct mem_carrier *m)
+static bool again(struct mem_carrier *m, unsigned *count)
 {
-	if (!m->script.again_each || ++m->turn % m->script.again_each)
+	if (!m->script.again_each || ++*count % m->script.again_each)
 		return false;
 	tell(m);
 	return true;
@@ -61,7 +61,7 @@ static ssize_t mem_read(struct sp_carrier *c, uint8_t *buf, size_t cap)
 
 	if (m->broken)
 		return carrier_fail(c, -ECONNRESET);
-	if (again(m))
+	if (again(m, &m->reads))
 		return -EAGAIN;
 	if (!m->fill)
 		return m->peer_fin ? 0 : -EAGAIN;
@@ -88,7 +88,7 @@ static ssize_t mem_write(struct sp_carrier *c, const uint8_t *buf, size_t len)
 		break_both(m);
 		return (ssize_t)len;
 	}
-	if (again(m))
+	if (again(m, &m->writes))
 		return -EAGAIN;
 	size_t at = (to->first + to->fill) % to->cap, room = to->cap - to->fill;
 	if (m->script.write_max && len > m->script.write_max)

@@ -16,6 +16,7 @@
 
 struct tls_carrier {
 	struct sp_carrier c; // first
+	struct sp_tls *tls;
 	SSL *ssl;
 	bool judged; // accepted: the first byte was looked at
 	int errnum;  // of the descriptor, while OpenSSL hands its failure up
@@ -114,6 +115,14 @@ static int result(struct tls_carrier *t, int ret)
 	}
 }
 
+static void drop_tls(struct tls_carrier *t)
+{
+	SSL_free(t->ssl);
+	t->ssl = NULL;
+	sp_tls_free(t->tls);
+	t->tls = NULL;
+}
+
 // Accepted: looks at the first byte without taking it. What is not TLS goes on as plain
 // TCP. 0: it is TLS; 1: it is not; -EAGAIN; an error.
 static int judge_first_byte(struct tls_carrier *t)
@@ -129,8 +138,7 @@ static int judge_first_byte(struct tls_carrier *t)
 	t->judged = true;
 	if (n == 1 && first == TLS_HANDSHAKE_RECORD)
 		return 0;
-	SSL_free(t->ssl);
-	t->ssl = NULL;
+	drop_tls(t);
 	t->c.ops = &carrier_tcp_ops;
 	return 1;
 }
@@ -206,8 +214,7 @@ static void tls_close(struct sp_carrier *c, bool reset)
 {
 	struct tls_carrier *t = tls_of(c);
 
-	SSL_free(t->ssl);
-	t->ssl = NULL;
+	drop_tls(t);
 	carrier_tcp_close(c, reset);
 }
 
@@ -264,6 +271,8 @@ struct sp_carrier *carrier_tls_new(int fd, struct sp_tls *tls, const char *serve
 		goto fail;
 	if (tls->client && tls->pinned && server_name && !set_name(t->ssl, server_name))
 		goto fail;
+	t->tls = tls;
+	tls->refs++;
 	BIO_set_data(bio, t);
 	BIO_set_init(bio, 1);
 	SSL_set_bio(t->ssl, bio, bio);

@@ -7,6 +7,7 @@
 #include "lib/carrier.h"
 
 struct sp_tls {
+	unsigned refs; // the owner's and the carriers'
 	SSL_CTX *ctx;
 	BIO_METHOD *bio;
 	bool client;

@@ -68,6 +68,7 @@ static struct sp_tls *tls_new(bool client)
 	if (!tls)
 		return NULL;
 	ERR_clear_error();
+	tls->refs = 1;
 	tls->client = client;
 	tls->bio = tls_bio_method_new();
 	tls->ctx = SSL_CTX_new(client ? TLS_client_method() : TLS_server_method());
@@ -147,7 +148,7 @@ int sp_tls_client_new(const struct sp_tls_client_options *opt, struct sp_tls **r
 
 void sp_tls_free(struct sp_tls *tls)
 {
-	if (!tls)
+	if (!tls || --tls->refs)
 		return;
 	SSL_CTX_free(tls->ctx);
 	BIO_meth_free(tls->bio);

@@ -267,6 +267,9 @@ static void link_work(struct sp_deferred *d)
 
 	(void)sp_loop_now_us(l->env->opt.loop); // the engine's clock
 	l->working = true;
+	if (l->ready)
+		l->can_read = l->can_write = true;
+	l->ready = false;
 	if (!l->ended)
 		go_on(l);
 	l->working = false;
@@ -297,7 +300,7 @@ static void on_ready(void *arg)
 {
 	struct sp_link *l = arg;
 
-	l->can_read = l->can_write = true;
+	l->ready = true;
 	link_defer(l);
 }
 

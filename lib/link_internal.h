@@ -70,6 +70,7 @@ struct sp_link {
 	uint8_t kind; // enum sp_carrier_kind, as accepted
 	bool has_event;
 	bool can_read, can_write;
+	bool ready;       // in-memory: both, from the next link_work on
 	bool want_output; // the engine has something
 	bool attached;    // the engine knows this link
 	bool keyed;       // tx and rx hold

@@ -145,7 +145,7 @@ static void cw_site_accepted(void *ctx, int fd, const struct sockaddr *peer)
 	event_add(&cw->site.ev, NULL);
 }
 
-static void cw_site_send(struct cover_world *cw, const void *buf, size_t len)
+static inline void cw_site_send(struct cover_world *cw, const void *buf, size_t len)
 {
 	assert_int_equal(send(cw->site.fd, buf, len, MSG_NOSIGNAL), len);
 }

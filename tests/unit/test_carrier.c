@@ -202,6 +202,19 @@ static void tls_carries_bytes_and_half_close(void **state)
 	free_pair(&p);
 }
 
+static void tls_carriers_outlive_their_context(void **state)
+{
+	struct pair p;
+
+	(void)state;
+	tls_pair(&p);
+	sp_tls_free(p.client_tls);
+	sp_tls_free(p.server_tls);
+	p.client_tls = p.server_tls = NULL;
+	pump_bytes(p.client, p.server, 100000);
+	free_pair(&p);
+}
+
 static void tls_keeps_the_bounds_of_records(void **state)
 {
 	struct pair p;
@@ -539,6 +552,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(tcp_carries_bytes_and_half_close),
 		cmocka_unit_test(tls_carries_bytes_and_half_close),
+		cmocka_unit_test(tls_carriers_outlive_their_context),
 		cmocka_unit_test(tls_keeps_the_bounds_of_records),
 		cmocka_unit_test(a_certificate_of_no_known_authority_is_refused),
 		cmocka_unit_test(a_certificate_for_another_name_is_refused),
