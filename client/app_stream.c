@@ -417,18 +417,31 @@ int cli_streams_new(const struct cli_streams_options *opt, struct cli_streams **
 	return 0;
 }
 
+void cli_streams_reset_all(struct cli_streams *t)
+{
+	struct app_list *lists[3] = {&t->connecting, &t->again, &t->open};
+	for (size_t i = 0; i < 3; i++)
+		while (!TAILQ_EMPTY(lists[i])) {
+			struct app *a = TAILQ_FIRST(lists[i]);
+			struct sp_session *s = a->st ? sp_stream_session(a->st) : NULL;
+			if (s)
+				sp_stream_reset(a->st, SP_REASON_SHUTDOWN);
+			if (s)
+				cli_uplink_touch(t->u, s);
+			a->st = NULL;
+			if (a->state == APP_OPEN)
+				app_close(a, true);
+			else
+				app_fail(a, SP_REASON_SHUTDOWN);
+		}
+}
+
 void cli_streams_free(struct cli_streams *t)
 {
-	struct app_list *lists[3];
 	if (!t)
 		return;
-	lists[0] = &t->connecting;
-	lists[1] = &t->again;
-	lists[2] = &t->open;
 	t->opt.closed = NULL;
-	for (size_t i = 0; i < 3; i++)
-		while (!TAILQ_EMPTY(lists[i]))
-			app_broke(TAILQ_FIRST(lists[i]));
+	cli_streams_reset_all(t);
 	sp_timer_done(&t->timer);
 	sp_loop_defer_cancel(&t->reopen);
 	free(t);

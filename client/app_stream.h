@@ -55,6 +55,8 @@ void cli_streams_add(struct cli_streams *t, int fd, const struct sp_target *targ
 		     const struct cli_answers *answers);
 // Streams that are not open yet leave exits that are given up (cli_uplink_ops.rehome).
 void cli_streams_rehome(struct cli_streams *t);
+// Ends every connection; the exits are told.
+void cli_streams_reset_all(struct cli_streams *t);
 const struct cli_streams_counters *cli_streams_counters(const struct cli_streams *t);
 
 #endif

@@ -369,13 +369,18 @@ int cli_udp_new(const struct cli_udp_options *opt, struct cli_udp **ret)
 	return 0;
 }
 
+void cli_udp_close_all(struct cli_udp *t)
+{
+	while (!TAILQ_EMPTY(&t->assocs))
+		assoc_close(TAILQ_FIRST(&t->assocs));
+}
+
 void cli_udp_free(struct cli_udp *t)
 {
 	if (!t)
 		return;
 	t->opt.closed = NULL;
-	while (!TAILQ_EMPTY(&t->assocs))
-		assoc_close(TAILQ_FIRST(&t->assocs));
+	cli_udp_close_all(t);
 	free(t);
 }
 

@@ -40,6 +40,8 @@ void cli_udp_set_ops(struct sp_session_ops *ops);
 // Makes an association for the TCP connection `control`, which becomes the callee's, and
 // answers it; on an error the caller answers and keeps it. 0; -errno.
 int cli_udp_add(struct cli_udp *t, int control) SP_MUST_CHECK;
+// Ends every association; the exits are told.
+void cli_udp_close_all(struct cli_udp *t);
 const struct cli_udp_counters *cli_udp_counters(const struct cli_udp *t);
 
 #endif

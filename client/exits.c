@@ -18,7 +18,7 @@ static const char *signature_text(int err)
 {
 	switch (err) {
 	case SP_E_KEY:
-		return "it is signed by a key that is not among fleet_keys";
+		return "it is signed by a key that is not among keys.fleet";
 	case SP_E_SIGNATURE:
 		return "its signature is wrong: the file was changed or damaged";
 	default:

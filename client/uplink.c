@@ -335,6 +335,7 @@ void cli_uplink_exit_info(const struct cli_uplink *u, unsigned e,
 	ret->tickets = x->n_tickets;
 	ret->state_since_ms = cli_chain_is_healthy(&u->chain, e) ? c->healthy_since_ms
 								 : c->unhealthy_since_ms;
+	ret->has_session = x->session != NULL;
 	if (x->session)
 		memcpy(ret->session, sp_session_id(x->session), sizeof(ret->session));
 	if (a) {

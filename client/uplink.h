@@ -72,9 +72,10 @@ struct cli_uplink_exit_info {
 	const char *state; // "healthy", "connecting", "stalled", "draining", "waiting",
 			   // "idle"
 	bool in_use;
-	const char *carrier;                  // kind of the carrier in use, or ""
-	char address[SP_TARGET_TEXT_MAX];     // of the carrier in use or tried last
-	uint8_t session[SP_SESSION_ID_BYTES]; // zeros: none
+	const char *carrier;              // kind of the carrier in use, or ""
+	char address[SP_TARGET_TEXT_MAX]; // of the carrier in use or tried last
+	bool has_session;
+	uint8_t session[SP_SESSION_ID_BYTES]; // its id
 	unsigned tickets;
 	uint64_t dials, dial_failures, stalls, home_losses, sessions_ended;
 	uint64_t state_since_ms;  // time of sp_loop_now_ms

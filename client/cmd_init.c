@@ -1,0 +1,141 @@
+// init, --check, --dump-config, --reference: what is done with files and no network.
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sysexits.h>
+#include <unistd.h>
+
+#include <sodium.h>
+
+#include "client/commands.h"
+#include "client/config.h"
+#include "client/identity.h"
+#include "lib/file.h"
+#include "lib/key.h"
+
+static int complain(const char *why, int status)
+{
+	fprintf(stderr, "sallyport: %s\n", why);
+	return status;
+}
+
+// The folders above `path`, as mkdir -p.
+static int make_folders(const char *path)
+{
+	char dir[4096];
+	size_t len = strlen(path);
+	if (len >= sizeof(dir))
+		return -ENAMETOOLONG;
+	memcpy(dir, path, len + 1);
+	for (char *p = dir + 1; (p = strchr(p, '/')); p++) {
+		*p = '\0';
+		if (mkdir(dir, 0700) < 0 && errno != EEXIST)
+			return -errno;
+		*p = '/';
+	}
+	return 0;
+}
+
+static int write_default(const char *path, char *why, size_t cap)
+{
+	char *text = NULL;
+	size_t len = 0;
+	FILE *f = open_memstream(&text, &len);
+	if (!f)
+		return -ENOMEM;
+	int err = sp_conf_write_default(&cli_config_table, f);
+	if (fclose(f) || err) {
+		free(text);
+		return -ENOMEM;
+	}
+	err = make_folders(path);
+	if (err)
+		snprintf(why, cap, "%s: %s", path, strerror(-err));
+	else
+		err = sp_file_create(path, text, len, 0600, why, cap);
+	free(text);
+	return err;
+}
+
+// The device key beside the config file, unless there is one.
+static int make_device_key(const char *config, char *path, size_t path_cap,
+			   uint8_t *ret_public, char *why, size_t cap)
+{
+	uint8_t secret[32];
+	const char *slash = strrchr(config, '/');
+	int dir = slash ? (int)(slash - config) + 1 : 0;
+	snprintf(path, path_cap, "%.*sdevice.key", dir, config);
+	int err = access(path, F_OK) == 0
+			  ? sp_key_load(path, SP_KEY_DEVICE, true, secret, why, cap)
+			  : -ENOENT;
+	if (err == -ENOENT) {
+		randombytes_buf(secret, sizeof(secret));
+		err = sp_key_save(path, SP_KEY_DEVICE, true, secret, why, cap);
+	}
+	if (!err)
+		crypto_scalarmult_base(ret_public, secret);
+	sodium_memzero(secret, sizeof(secret));
+	return err;
+}
+
+int cli_cmd_init(const struct cli_args *args)
+{
+	char why[SP_WHY_MAX] = "out of memory", text[SP_KEY_TEXT_MAX], key[4096];
+	uint8_t public_key[32];
+	int err = write_default(args->config, why, sizeof(why));
+	if (err && err != -EEXIST)
+		return complain(why, EX_CANTCREAT);
+	printf(err ? "kept  %s\n" : "wrote %s\n", args->config);
+	err = make_device_key(args->config, key, sizeof(key), public_key, why,
+			      sizeof(why));
+	if (err)
+		return complain(why, EX_CANTCREAT);
+	printf("key   %s\n\ngive the operator this device's public key:\n%s\n\n", key,
+	       sp_key_format(SP_KEY_DEVICE, false, public_key, text));
+	printf("and set in %s what comes back: keys.fleet, pass, exits.\n"
+	       "then: sallyport -c %s --check && sallyport -c %s up\n",
+	       args->config, args->config, args->config);
+	return EX_OK;
+}
+
+int cli_cmd_check(const struct cli_args *args)
+{
+	struct cli_config *cfg = cli_config_load(args->config);
+	struct cli_identity id;
+	char why[SP_WHY_MAX];
+	if (!cfg)
+		return EX_CONFIG;
+	int err = cli_identity_load(cfg, false, &id, why, sizeof(why));
+	cli_config_free(cfg);
+	if (err) {
+		fprintf(stderr, "%s: %s\n", args->config, why);
+		return EX_CONFIG;
+	}
+	const struct sp_fleet_revision *r = &id.exits->fleet->revision;
+	printf("%s: good; %u exits of revision %u.%llu, pass for tier %s\n", args->config,
+	       id.exits->n, r->epoch, (unsigned long long)r->sequence, id.pass.tier);
+	if (id.exits->n < id.exits->fleet->n_exits)
+		printf("only the first %u of %zu exits are used\n", id.exits->n,
+		       id.exits->fleet->n_exits);
+	cli_identity_done(&id);
+	return EX_OK;
+}
+
+int cli_cmd_dump(const struct cli_args *args)
+{
+	struct cli_config *cfg = cli_config_load(args->config);
+	if (!cfg)
+		return EX_CONFIG;
+	int err = sp_conf_dump(&cli_config_table, cfg, stdout);
+	cli_config_free(cfg);
+	return err ? EX_IOERR : EX_OK;
+}
+
+int cli_cmd_reference(const struct cli_args *args)
+{
+	(void)args;
+	return sp_conf_write_reference(&cli_config_table, SP_CONF_MDOC, stdout) ? EX_IOERR
+										: EX_OK;
+}

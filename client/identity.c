@@ -1,0 +1,187 @@
+#include "client/identity.h"
+
+#include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <time.h>
+
+#include <sodium.h>
+
+#include "lib/file.h"
+#include "lib/key.h"
+#include "lib/text.h"
+#include "lib/wire.h"
+
+static int fail(char *why, size_t cap, const char *fmt, ...)
+	__attribute__((format(printf, 3, 4)));
+
+static int fail(char *why, size_t cap, const char *fmt, ...)
+{
+	va_list ap;
+	va_start(ap, fmt);
+	vsnprintf(why, cap, fmt, ap);
+	va_end(ap);
+	return SP_E_CONFIG;
+}
+
+static int load_device(const struct cli_config *cfg, struct cli_uplink_identity *ret,
+		       char *why, size_t cap)
+{
+	char text[SP_WHY_MAX];
+	if (sp_key_load(cfg->keys.device, SP_KEY_DEVICE, true, ret->device_secret, text,
+			sizeof(text)))
+		return fail(why, cap, "keys.device: %s; sallyport init makes one", text);
+	crypto_scalarmult_base(ret->device_public, ret->device_secret);
+	return 0;
+}
+
+// An entry of keys.fleet: the key itself, or a file.
+static int load_fleet_keys(const struct cli_config *cfg, struct sp_signed_keys *ret,
+			   char *why, size_t cap)
+{
+	for (size_t i = 0; i < cfg->keys.fleet.n; i++) {
+		const char *entry = cfg->keys.fleet.v[i];
+		char text[SP_WHY_MAX];
+		uint8_t key[32];
+		int err = strncmp(entry, "sallyport-", 10)
+				  ? sp_key_load(entry, SP_KEY_SIGNING, false, key, text,
+						sizeof(text))
+				  : sp_key_parse(SP_KEY_SIGNING, false, entry,
+						 strlen(entry), key, text, sizeof(text));
+		if (err)
+			return fail(why, cap, "keys.fleet: %s", text);
+		if (sp_signed_keys_add(ret, key))
+			return fail(why, cap, "keys.fleet: entry %zu is no signing key",
+				    i + 1);
+	}
+	return 0;
+}
+
+// The binary form, which travels, of a blob in either form. Its length, or an error.
+static int to_binary(const uint8_t *buf, size_t len, uint8_t *out, size_t cap)
+{
+	struct sp_signed_view v;
+	struct sp_writer w;
+	uint8_t sig[64];
+	size_t sig_len;
+	int err = sp_signed_peek(buf, len, &v);
+	if (err)
+		return err;
+	if (len >= 4 && memcmp(buf, "SPB1", 4) == 0) {
+		if (len > cap)
+			return SP_E_LIMIT;
+		memcpy(out, buf, len);
+		return (int)len;
+	}
+	// The text form: the signature is the last word of the first line.
+	const char *text = (const char *)buf, *end = memchr(text, '\n', len);
+	const char *at = end ? memrchr(text, ' ', (size_t)(end - text)) : NULL;
+	if (!at ||
+	    sp_base64_decode(at + 1, (size_t)(end - at - 1), sig, sizeof(sig),
+			     &sig_len) ||
+	    sig_len != sizeof(sig))
+		return SP_E_MALFORMED;
+	sp_writer_init(&w, out, cap);
+	sp_put_bytes(&w, "SPB1", 4);
+	sp_put_u8(&w, (uint8_t)v.kind);
+	sp_put_bytes(&w, v.key_id, sizeof(v.key_id));
+	sp_put_u32(&w, (uint32_t)v.body_len);
+	sp_put_bytes(&w, v.body, v.body_len);
+	sp_put_bytes(&w, sig, sizeof(sig));
+	return w.err ? w.err : (int)sp_writer_len(&w);
+}
+
+static const char *pass_text(int err)
+{
+	switch (err) {
+	case SP_E_KEY:
+		return "it is signed by a key that is not among keys.fleet";
+	case SP_E_SIGNATURE:
+		return "its signature is wrong: the file was changed or damaged";
+	case SP_E_VERSION:
+		return "it is of a version that this program does not know";
+	default:
+		return "not a pass";
+	}
+}
+
+static int load_pass(const struct cli_config *cfg, struct cli_identity *id, char *why,
+		     size_t cap)
+{
+	struct sp_file_read how = {.max = SP_PASS_BLOB_MAX + SP_SIGNED_LINE_MAX};
+	char text[SP_WHY_MAX];
+	uint8_t *buf = NULL;
+	size_t len;
+	if (sp_file_read(cfg->pass, &how, &buf, &len, text, sizeof(text)))
+		return fail(why, cap, "pass: %s", text);
+	int n = to_binary(buf, len, id->device.pass, sizeof(id->device.pass));
+	sp_file_free(buf, len);
+	int err =
+		n < 0 ? n
+		      : sp_pass_open(&id->trusted, id->device.pass, (size_t)n, &id->pass);
+	if (err)
+		return fail(why, cap, "pass: %s: %s", cfg->pass, pass_text(err));
+	id->device.pass_len = (size_t)n;
+	if (memcmp(id->pass.device, id->device.device_public, 32) != 0)
+		return fail(why, cap,
+			    "pass: %s: it is for another device key than %s; give the "
+			    "operator this device's public key and ask for a new pass",
+			    cfg->pass, cfg->keys.device);
+	if (sp_pass_judge_time(&id->pass, (uint64_t)time(NULL), SP_PASS_SKEW_S) ==
+	    SP_REASON_PASS_EXPIRED)
+		return fail(why, cap,
+			    "pass: %s: it has expired; ask the operator for a new one "
+			    "(and look at this machine's clock)",
+			    cfg->pass);
+	return 0;
+}
+
+static int load_exits(const struct cli_config *cfg, bool hold, struct cli_identity *id,
+		      char *why, size_t cap)
+{
+	struct sp_fleet_revision held;
+	struct cli_exits_options opt = {
+		.keys = &id->trusted, .held = &held, .now_s = (uint64_t)time(NULL)};
+	char path[4096], text[SP_WHY_MAX];
+	snprintf(path, sizeof(path), "%s/revision", cfg->state_dir);
+	if (cli_revision_load(path, &held, text, sizeof(text)))
+		return fail(why, cap, "state_dir: %s", text);
+	if (cli_exits_load(cfg->exits, &opt, &id->exits, text, sizeof(text)))
+		return fail(why, cap, "exits: %s", text);
+	const struct sp_fleet_revision *now = &id->exits->fleet->revision;
+	if (!hold || sp_fleet_revision_compare(now, &held) == 0)
+		return 0;
+	if (mkdir(cfg->state_dir, 0700) < 0 && errno != EEXIST)
+		return fail(why, cap, "state_dir: %s: %s", cfg->state_dir,
+			    strerror(errno));
+	if (cli_revision_save(path, now, text, sizeof(text)))
+		return fail(why, cap, "state_dir: %s", text);
+	return 0;
+}
+
+int cli_identity_load(const struct cli_config *cfg, bool hold, struct cli_identity *ret,
+		      char *why, size_t cap)
+{
+	struct cli_identity id = {0};
+	int err = load_device(cfg, &id.device, why, cap);
+	if (!err)
+		err = load_fleet_keys(cfg, &id.trusted, why, cap);
+	if (!err)
+		err = load_pass(cfg, &id, why, cap);
+	if (!err)
+		err = load_exits(cfg, hold, &id, why, cap);
+	if (err)
+		cli_identity_done(&id);
+	else
+		*ret = id;
+	sodium_memzero(&id.device, sizeof(id.device));
+	return err;
+}
+
+void cli_identity_done(struct cli_identity *id)
+{
+	cli_exits_free(id->exits);
+	sodium_memzero(id, sizeof(*id));
+}
