@@ -430,7 +430,7 @@ int wrk_worker_new(const char *config_path, struct wrk_config *cfg,
 int wrk_worker_run(struct wrk_worker *w)
 {
 	sp_info("worker", "ready",
-		"version=%s node=%s worker=%" PRId64 " home=%016" PRIx64
+		"version=%s node=%s worker=%" PRId64 " home=%" PRIx64
 		" epoch=%u sequence=%" PRIu64,
 		SP_VERSION, w->cfg->node, w->cfg->worker, w->keys.home_id,
 		w->id.fleet->revision.epoch, w->id.fleet->revision.sequence);
