@@ -1,0 +1,252 @@
+// The table of verbs and options, of which help, completion and parsing are made.
+#include "ctl/verbs.h"
+
+#define OUTPUT(help_)                                                                    \
+	{                                                                                \
+		.name = "output", .letter = 'o', .arg = "FILE", .required = true,        \
+		.help = help_                                                            \
+	}
+#define FORCE                                                                            \
+	{                                                                                \
+		.name = "force", .help = "Replace what is there already"                 \
+	}
+#define FLEET_KEY                                                                        \
+	{                                                                                \
+		.name = "fleet-key", .arg = "PUB", .required = true, .repeat = true,     \
+		.help = "Public signing key that is trusted: a file, or its text"        \
+	}
+#define AT                                                                               \
+	{                                                                                \
+		.name = "at", .arg = "TIME",                                             \
+		.help = "Judge as of this time, not now: 2026-01-31T12:00:00Z"           \
+	}
+#define SIGNING_KEY                                                                      \
+	{                                                                                \
+		.name = "key", .arg = "FILE", .required = true,                          \
+		.help = "Secret signing key to sign with"                                \
+	}
+#define USER(required_, def_)                                                            \
+	{                                                                                \
+		.name = "user", .arg = "NAME", .required = required_, .def = def_,       \
+		.help = "Whom the pass is for"                                           \
+	}
+#define VALID                                                                            \
+	{                                                                                \
+		.name = "valid", .arg = "DURATION", .def = "25h",                        \
+		.help = "How long the pass holds: 90m, 25h, 30d"                         \
+	}
+#define FROM                                                                             \
+	{                                                                                \
+		.name = "from", .arg = "TIME",                                           \
+		.help = "When the pass begins to hold, if not now"                       \
+	}
+#define PASS_LIMITS                                                                      \
+	{.name = "max-sessions",                                                         \
+	 .arg = "N",                                                                     \
+	 .def = "16",                                                                    \
+	 .help = "Sessions of the user at most"},                                        \
+		{.name = "max-streams",                                                  \
+		 .arg = "N",                                                             \
+		 .def = "4096",                                                          \
+		 .help = "Streams of a session at most"},                                \
+		{.name = "max-flows",                                                    \
+		 .arg = "N",                                                             \
+		 .def = "4096",                                                          \
+		 .help = "Datagram flows of a session at most"},                         \
+	{                                                                                \
+		.name = "rate", .arg = "BYTES", .def = "0",                              \
+		.help = "Bytes a second, K, M or G may follow; 0: no limit"              \
+	}
+#define TIER                                                                             \
+	{                                                                                \
+		.name = "tier", .arg = "SPEC", .def = "default", .repeat = true,         \
+		.help = "NAME[,max_streams=N...][,groups=A+B]"                           \
+	}
+#define RULES                                                                            \
+	{.name = "deny",                                                                 \
+	 .arg = "RANGE",                                                                 \
+	 .repeat = true,                                                                 \
+	 .help = "Exit policy: refuse RANGE[:PORT[-PORT]]; before every --allow"},       \
+	{                                                                                \
+		.name = "allow", .arg = "RANGE", .repeat = true,                         \
+		.help = "Exit policy: allow what is refused by itself"                   \
+	}
+#define CONFIG_VALID                                                                     \
+	{                                                                                \
+		.name = "config-valid", .arg = "DURATION",                               \
+		.help = "When the config expires; without: never"                        \
+	}
+
+static const struct ctl_option keys_options[] = {
+	OUTPUT("Secret file, mode 0600; the public half goes beside it as .pub"),
+	FORCE,
+	{0},
+};
+
+static const struct ctl_option pass_make_options[] = {
+	SIGNING_KEY,
+	{.name = "device",
+	 .arg = "PUB",
+	 .required = true,
+	 .help = "Public device key: a file, or its text"},
+	USER(true, NULL),
+	{.name = "tier",
+	 .arg = "NAME",
+	 .required = true,
+	 .help = "Tier of the worker config"},
+	VALID,
+	FROM,
+	PASS_LIMITS,
+	{.name = "group",
+	 .arg = "NAME",
+	 .repeat = true,
+	 .help = "Group of exits that it may use; none: all"},
+	OUTPUT("File of the pass"),
+	FORCE,
+	{0},
+};
+
+static const struct ctl_option pass_verify_options[] = {
+	FLEET_KEY,
+	{.name = "device",
+	 .arg = "PUB",
+	 .help = "Refuse it if it is for another device key"},
+	AT,
+	{0},
+};
+
+static const struct ctl_option config_sign_options[] = {
+	SIGNING_KEY,
+	{.name = "kind",
+	 .arg = "KIND",
+	 .help = "worker or client; without: by its members"},
+	OUTPUT("Signed file; replaced only by a higher revision"),
+	{.name = "next",
+	 .help = "Raise the revision above that of the output, note the time"},
+	{.name = "force", .help = "Sign whatever the output's revision and the expiry"},
+	{0},
+};
+
+static const struct ctl_option config_show_options[] = {
+	{.name = "body", .help = "Print the exact bytes that are signed"},
+	{0},
+};
+
+static const struct ctl_option config_verify_options[] = {FLEET_KEY, AT, {0}};
+
+static const struct ctl_option config_init_options[] = {
+	{.name = "pass-key",
+	 .arg = "PUB",
+	 .repeat = true,
+	 .help = "worker: public key that signs passes"},
+	TIER,
+	RULES,
+	{.name = "group", .arg = "NAME", .help = "worker: group of these exits"},
+	{.name = "exit",
+	 .arg = "SPEC",
+	 .repeat = true,
+	 .help = "client: name=,key=PUB,region=,tls=HOST:PORT,pin=PEM,tcp=..."},
+	CONFIG_VALID,
+	{.name = "output",
+	 .letter = 'o',
+	 .arg = "FILE",
+	 .help = "Instead of standard output"},
+	FORCE,
+	{0},
+};
+
+static const struct ctl_option quickstart_options[] = {
+	{.name = "worker",
+	 .arg = "SPEC",
+	 .required = true,
+	 .repeat = true,
+	 .help = "DIAL[@LISTEN][,name=][,region=][,admin=][,tls=][,tcp=]"},
+	{.name = "carrier",
+	 .arg = "KIND",
+	 .def = "tls",
+	 .help = "What a bare DIAL is: tls or tcp"},
+	{.name = "cover",
+	 .arg = "ADDRESS",
+	 .def = "127.0.0.1:8080",
+	 .help = "Web site that strangers see on a tls port"},
+	{.name = "server-name",
+	 .arg = "NAME",
+	 .help = "Name in certificate and SNI; without: the address, no SNI"},
+	TIER,
+	RULES,
+	CONFIG_VALID,
+	USER(false, "user"),
+	VALID,
+	FROM,
+	PASS_LIMITS,
+	{.name = "socks",
+	 .arg = "ADDRESS",
+	 .def = "127.0.0.1:1080",
+	 .help = "Where the client's SOCKS5 proxy listens"},
+	{.name = "http", .arg = "ADDRESS", .help = "The same for HTTP CONNECT"},
+	{.name = "dns",
+	 .arg = "ADDRESS",
+	 .repeat = true,
+	 .help = "Name server of the workers"},
+	{.name = "worker-set",
+	 .arg = "KEY=VALUE",
+	 .repeat = true,
+	 .help = "A further line of each worker.yaml"},
+	{.name = "client-set",
+	 .arg = "KEY=VALUE",
+	 .repeat = true,
+	 .help = "A further line of client.yaml"},
+	{0},
+};
+
+static const struct ctl_verb verbs[] = {
+	{"keys signing", "keys sign", "", 0, 0,
+	 "Make the key that signs configs and passes", keys_options, ctl_keys_make},
+	{"keys worker", "keys node", "", 0, 0, "Make the static key of a worker",
+	 keys_options, ctl_keys_make},
+	{"keys route", NULL, "", 0, 0, "Make the key that all workers share for tickets",
+	 keys_options, ctl_keys_make},
+	{"keys device", NULL, "", 0, 0, "Make the key of a user's device", keys_options,
+	 ctl_keys_make},
+	{"keys show", NULL, "FILE", 1, 1, "Say which key a file holds, never a secret",
+	 NULL, ctl_keys_show},
+	{"pass make", NULL, "", 0, 0, "Sign a pass for a device", pass_make_options,
+	 ctl_pass_make},
+	{"pass show", NULL, "FILE", 1, 1, "Print a pass", NULL, ctl_pass_show},
+	{"pass verify", NULL, "FILE", 1, 1, "Check a pass: signature, time, device",
+	 pass_verify_options, ctl_pass_verify},
+	{"config init", NULL, "worker|client", 1, 1,
+	 "Print a config in JSON, to be edited and signed", config_init_options,
+	 ctl_config_init},
+	{"config sign", NULL, "FILE", 1, 1, "Check a config in JSON and sign it",
+	 config_sign_options, ctl_config_sign},
+	{"config show", NULL, "FILE", 1, 1, "Print a signed config", config_show_options,
+	 ctl_config_show},
+	{"config verify", NULL, "FILE", 1, 1,
+	 "Check a signed config: signature, content, expiry", config_verify_options,
+	 ctl_config_verify},
+	{"print", NULL, "FILE", 1, 1, "Print any of our files", NULL, ctl_print},
+	{"quickstart", NULL, "FOLDER", 1, 1,
+	 "Make a whole small fleet: keys, certificates, pass, configs",
+	 quickstart_options, ctl_quickstart},
+	{"completion", NULL, "", 0, 0, "Print the completion for bash", NULL,
+	 ctl_completion},
+	{0},
+};
+
+const struct ctl_program ctl_program = {
+	.name = "sallyportctl",
+	.verbs = verbs,
+	.epilogue = "sallyportctl --version\n\n"
+		    "exit status: 0 done; 1 read, but not to be trusted; 64 usage; 65 "
+		    "data that "
+		    "does\nnot hold; 66 no such input; 70, 71 internal; 73 cannot write "
+		    "there; "
+		    "74 input or\noutput; 77 permission\n",
+};
+
+int ctl_completion(struct ctl_call *call)
+{
+	ctl_cli_completion(&ctl_program, call->out);
+	return EX_OK;
+}
