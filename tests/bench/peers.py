@@ -151,12 +151,18 @@ class Shadowsocks(Peer):
     name, title = "ss-libev", "shadowsocks-libev aes-256-gcm"
     programs = ("ss-server", "ss-local")
 
+    def ports(self):
+        """(the server's, the one at which the client finds it, SOCKS5)"""
+        server, socks = free_ports(2)
+        return server, server, socks
+
     def start(self):
-        server, self.socks_port = free_ports(2)
+        server, dial, self.socks_port = self.ports()
         common = {"server": "127.0.0.1", "server_port": server, "password": "bench",
                   "method": "aes-256-gcm", "mode": "tcp_only", "timeout": 600,
                   "no_delay": True}
-        local = {"local_address": "127.0.0.1", "local_port": self.socks_port}
+        local = {"server_port": dial, "local_address": "127.0.0.1",
+                 "local_port": self.socks_port}
         self.server = self.run("server", ["ss-server", "-c",
                                           self.ctx.write("ss-server.json", common)])
         self.client = self.run("client", ["ss-local", "-c", self.ctx.write(

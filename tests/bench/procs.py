@@ -46,6 +46,14 @@ def free_ports(count):
     return found
 
 
+def listens(port):
+    """Whether a TCP port of 127.0.0.1 is listened on; nothing is sent to it."""
+    with open("/proc/net/tcp", encoding="ascii") as f:
+        want = f"0100007F:{port:04X}"
+        return any(fields[1] == want and fields[3] == "0A"
+                   for fields in map(str.split, f))
+
+
 def _in_child():
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

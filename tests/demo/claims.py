@@ -1,0 +1,106 @@
+"""The claims of the demo, each judged from the report alone."""
+
+RESETS = 10
+# What is promised, and what a machine with two busy cores adds to it.
+RESET_MS, RESET_BUSY_MS = 50, 200     # 2 RTT + 50 ms; the RTT is nothing on loopback
+FREEZE_MS, FREEZE_BUSY_MS = 1000, 250
+NEW_REQUEST_MS, NEW_BUSY_MS = 1000, 250
+
+
+def judge(report):
+    """[(claim, whether it holds, the measured value)]"""
+    return [_whole(report), _faultless(report), _met(report), _resumed(report),
+            _resets(report), _freeze(report), _peer(report), _dns(report),
+            _after_kill(report), _dns_after(report)]
+
+
+def _whole(r):
+    runs = r["sallyport"]
+    asked = [q for q in r["requests"] if q["path"] == "/file?sallyport"]
+    ok = (len(runs) == 1 and runs[0]["curl_exit"] == 0
+          and runs[0]["received"] == r["size"] and runs[0]["sha256"] == r["sha256"]
+          and len(asked) == 1)
+    return ("one download through sallyport, asked for once, comes whole with its SHA-256", ok,
+            f"curl exit {runs[0]['curl_exit']}, {runs[0]['received']:,} bytes, "
+            f"SHA-256 {runs[0]['sha256'][:16]}…, {len(asked)} request(s) at the origin")
+
+
+def _faultless(r):
+    faults = {k: sum(d[k] for d in r["sallyport"]) for k in ("lost", "doubled", "wrong")}
+    return ("no byte of it lost, doubled or wrong", not any(faults.values()),
+            ", ".join(f"{v} {k}" for k, v in faults.items()))
+
+
+def _of(r, kind):
+    return [e for e in r["events"] if e["kind"] == kind]
+
+
+def _met(r):
+    events = _of(r, "reset") + _of(r, "freeze")
+    met = sum(e["carriers"] > 0 and e["sallyport"]["received"] > 0 for e in events)
+    return (f"{RESETS} resets and a freeze met the carrier in use",
+            met == RESETS + 1 == len(events), f"{met} of {RESETS + 1}")
+
+
+def _resumed(r):
+    exits = (r["client"] or {}).get("exits", [])
+    resumes, lost = (sum(e[k] for e in exits) for k in ("resumes", "homes_lost"))
+    return ("the client resumed its session each time, and nobody began a new one",
+            resumes >= RESETS + 1 and lost == 0,
+            f"{resumes} resumes, {lost} sessions lost, by its own counters")
+
+
+def _stalls(r, kind):
+    return [e["sallyport"]["stall_ms"] for e in _of(r, kind)]
+
+
+def _alive(r, kind):
+    events = _of(r, kind)
+    return bool(events) and all(e["sallyport"]["alive"] for e in events)
+
+
+def _resets(r):
+    worst = max(_stalls(r, "reset"), default=0.0)
+    limit = RESET_MS + RESET_BUSY_MS
+    return (f"a reset is a pause of at most {limit} ms", _alive(r, "reset") and worst <= limit,
+            f"worst {worst:.0f} ms")
+
+
+def _freeze(r):
+    worst = max(_stalls(r, "freeze"), default=0.0)
+    limit = FREEZE_MS + FREEZE_BUSY_MS
+    return (f"a silent freeze is a pause of at most {limit:,} ms",
+            _alive(r, "freeze") and worst <= limit, f"{worst:.0f} ms")
+
+
+def _peer(r):
+    events = _of(r, "reset") + _of(r, "freeze")
+    dead = [e for e in events if e["peer_connections"] > 0 and not e["shadowsocks"]["alive"]
+            and e["shadowsocks"]["curl_exit"]]
+    return ("each of the same events ends the download through shadowsocks",
+            len(dead) == RESETS + 1, f"{len(dead)} of {RESETS + 1} died")
+
+
+def _dns(r):
+    d = r["dns"]
+    return ("every DNS look-up is answered", d["asked"] > 0 and d["unanswered"] == 0,
+            f"{d['answered']} of {d['asked']}; dig asked again for {d['asked_again_by_dig']}; "
+            f"{d['later_than_1_s']} took over 1 s; median {d['ms_median']:.0f} ms, "
+            f"longest {d['ms_max']:.0f} ms")
+
+
+def _after_kill(r):
+    k, limit = r["kill"], NEW_REQUEST_MS + NEW_BUSY_MS
+    ok = (k["curl_exit"] == 0 and k["equal"] and k["received"] == k["wanted"]
+          and k["path_after"] != k["worker"]
+          and k["stall_ms"] is not None and k["stall_ms"] <= limit)
+    took = f"{k['stall_ms']:.0f} ms" if k["stall_ms"] else "no byte"
+    return (f"after kill -9 a new request is answered by the other worker within {limit:,} ms",
+            ok, f"{took}, through {k['path_after']}, curl exit {k['curl_exit']}")
+
+
+def _dns_after(r):
+    d = r["kill"]["dns_after"]
+    return ("look-ups go on after the kill", d["asked"] > 0 and d["unanswered"] == 0,
+            f"{d['answered']} of {d['asked']}; dig asked again for {d['asked_again_by_dig']}; "
+            f"longest {d['ms_max']:.0f} ms")

@@ -1,0 +1,141 @@
+#!/usr/bin/python3
+"""make demo: a download whose carriers are cut, beside shadowsocks-libev; docs/demo.md."""
+import argparse
+import json
+import os
+import signal
+import sys
+import tempfile
+import time
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+sys.path[1:1] = [os.path.join(HERE, "..", "bench")]
+
+# pylint: disable=wrong-import-position
+import claims
+import measure
+import playground
+from place import Place, missing
+from procs import BenchError, descendants
+from scenario import Scenario
+from timeline import BOLD, GREEN, RED, Timeline, grouped
+
+MB = 1_000_000
+
+
+def options():
+    p = argparse.ArgumentParser(description=__doc__)
+    p.add_argument("--build", required=True, help="folder of the built programs")
+    p.add_argument("--report", default="build/demo/report.json")
+    p.add_argument("--playground", action="store_true", help="start everything and wait")
+    p.add_argument("--bytes", type=int, default=256 * MB)
+    p.add_argument("--rate", type=int, default=18 * MB, help="of the origin, bytes a second")
+    p.add_argument("--seed", type=int, default=int(time.time()), help="of the content")
+    return p.parse_args()
+
+
+def preflight(build):
+    """What is missing, as one text, or None."""
+    gone = missing()
+    if gone:
+        return (f"not installed: {', '.join(gone)} (Debian: "
+                f"{' '.join(sorted(set(gone.values())))}); run deploy/install-deps")
+    programs = ["bin/sallyport", "bin/sallyport-worker", "bin/sallyportctl", "tools/cutter"]
+    gone = [p for p in programs if not os.access(os.path.join(build, p), os.X_OK)]
+    return f"not built: {', '.join(gone)} in {build}; run make all tools" if gone else None
+
+
+def show_tables(timeline, report):
+    rows = []
+    for e in report["events"]:
+        ours, theirs = e["sallyport"], e["shadowsocks"]
+        rows.append([
+            e["event"], f"{ours['stall_ms']:.0f}" if ours["alive"] else "died",
+            grouped(ours["lost"]), "equal" if ours["sha256_so_far_equal"] else "DIFFERS",
+            f"{theirs['stall_ms']:.0f}" if theirs["alive"] else
+            f"died: {theirs['curl_says']}", grouped(theirs["lost"]),
+            "equal" if theirs["alive"] else "never whole"])
+    last, peer = report["sallyport"][-1], report["shadowsocks"]
+    whole = [d for d in peer if d["curl_exit"] == 0]
+    longest = max(e["sallyport"]["stall_ms"] for e in report["events"])
+    rows.append(["whole file", f"{longest:.0f}", grouped(last["missing"]),
+                 last["sha256"][:16], "", "", f"{len(whole)} of {len(peer)} whole"])
+    kill = report["kill"]
+    rows.append(["kill -9, new request", f"{kill['stall_ms']:.0f}" if kill["stall_ms"] else "-",
+                 grouped(kill["wanted"] - kill["received"]),
+                 "equal" if kill["equal"] else "DIFFERS", "", "", ""])
+    timeline.show()
+    timeline.table(["event", "sallyport: stall ms", "bytes lost", "SHA-256",
+                    "shadowsocks: stall ms", "bytes lost", "SHA-256"], rows)
+    timeline.show(f"\nSHA-256 of the file at the origin: {report['sha256']}")
+
+
+def show_claims(timeline, results):
+    timeline.show("\nclaims", BOLD)
+    for claim, ok, value in results:
+        timeline.show(f"  {'holds ' if ok else 'FAILED'}  {claim}: {value}",
+                      GREEN if ok else RED)
+
+
+def run(opt, folder, timeline):
+    """The demo; its report, with the claims."""
+    place = Place(folder, os.path.abspath(opt.build), opt.bytes, opt.rate, opt.seed)
+    with place:
+        timeline.say(f"up: two workers, a client, origin, DNS server, shadowsocks, cutter "
+                     f"({len(place.pids)} processes, all on loopback)")
+        report = Scenario(place, timeline).run()
+    timeline.say(f"all ended: {len(place.pids)} processes")
+    left = place.left_behind() + descendants(os.getpid())
+    report |= {"size": opt.bytes, "rate": opt.rate, "seed": opt.seed, "sha256": place.sha256,
+               "left_behind": left, "machine": measure.describe_machine()}
+    results = claims.judge(report)
+    results.append(("no process is left behind", not left,
+                    f"{len(place.pids)} pids looked for, {len(left)} alive"))
+    report["claims"] = [{"claim": c, "holds": ok, "measured": v} for c, ok, v in results]
+    report["timeline"] = timeline.lines
+    show_tables(timeline, report)
+    show_claims(timeline, results)
+    return report
+
+
+def logs_of(folder):
+    """The ends of the logs, for whoever has to find out why it failed."""
+    for name in sorted(n for n in os.listdir(folder) if n.endswith(".log")):
+        with open(os.path.join(folder, name), encoding="utf-8", errors="replace") as f:
+            tail = f.read().splitlines()[-15:]
+        if tail and name not in ("dnsmasq.log", "origin.log"):
+            print(f"--- {name}", *tail, sep="\n", file=sys.stderr)
+
+
+def main():
+    opt = options()
+    why = preflight(opt.build)
+    if why:
+        sys.exit(f"demo: {why}")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("demo: terminated"))
+    timeline = Timeline()
+    with tempfile.TemporaryDirectory(prefix="sallyport-demo-") as folder:
+        try:
+            if opt.playground:
+                return playground.run(opt, folder)
+            report = run(opt, folder, timeline)
+        except KeyboardInterrupt:
+            sys.exit("demo: interrupted; everything that was started has been ended")
+        except (BenchError, OSError) as e:
+            logs_of(folder)
+            sys.exit(f"demo: {e}")
+        report["seconds"] = round(time.monotonic() - timeline.began, 1)
+        good = all(c["holds"] for c in report["claims"])
+        if not good:
+            logs_of(folder)
+    os.makedirs(os.path.dirname(opt.report) or ".", exist_ok=True)
+    with open(opt.report, "w", encoding="utf-8") as f:
+        json.dump(report, f, indent=1)
+    timeline.show(f"\n{opt.report} has everything; {report['seconds']} s in all. "
+                  f"{'All claims hold.' if good else 'A CLAIM FAILED.'}",
+                  GREEN if good else RED)
+    return 0 if good else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

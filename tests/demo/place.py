@@ -1,0 +1,178 @@
+"""Everything that runs in a demo, in one folder, on loopback, on free ports:
+
+    curl ── client ──┬─ cutter a ── worker a ──┬── HTTP origin
+     dig ── bridge ──┘└ cutter b ── worker b ──┴── DNS server (dnsmasq)
+    curl ── ss-local ── cutter ss ── ss-server ─── HTTP origin
+
+All processes are started here and ended here, by pid."""
+import contextlib
+import os
+import pwd
+import shutil
+import subprocess
+import threading
+
+import content
+import peers
+from fleet import Fleet
+from procs import (BenchError, Procs, free_ports, listens, start_time,
+                   wait_until)
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+PYTHON = "/usr/bin/python3"
+ZONE, ADDRESS = "demo.test", "192.0.2.7"  # RFC 2606, RFC 5737
+NEEDED = {"curl": "curl", "dig": "bind9-dnsutils", "dnsmasq": "dnsmasq-base",
+          "openssl": "openssl", "ss-server": "shadowsocks-libev",
+          "ss-local": "shadowsocks-libev"}
+
+
+def missing():
+    """{program: Debian package} of what has to be installed first."""
+    path = os.environ.get("PATH", "") + ":/usr/sbin:/sbin"
+    return {p: deb for p, deb in NEEDED.items() if not shutil.which(p, path=path)}
+
+
+class Cutter:
+    """tests/tools/cutter.c: one path a peer, each with connections that can be hurt."""
+
+    def __init__(self, procs, program, paths):
+        self.lock = threading.Lock()
+        argv = [program] + [f"{n}={near}:{far}" for n, (near, far) in paths.items()]
+        self.proc = procs.start("cutter", argv, pipes=True)
+        if self.proc.stdout.readline() != b"ready\n":
+            raise BenchError(f"cutter: {procs.log_tail('cutter')}")
+
+    def __call__(self, command):
+        """Gives a command; returns the numbers of the answer."""
+        answer = self.raw(command).split()
+        if answer[:1] != ["ok"]:
+            raise BenchError(f"cutter: {command}: {' '.join(answer)}")
+        return [int(n) for n in answer[3:]]
+
+    def raw(self, command):
+        with self.lock:
+            self.proc.stdin.write(command.encode() + b"\n")
+            self.proc.stdin.flush()
+            return self.proc.stdout.readline().decode().strip()
+
+    def carried(self, name):
+        return self(f"count {name}")[1]
+
+
+class CutShadowsocks(peers.Shadowsocks):
+    """As in the bench, with the cutter between client and server."""
+
+    def __init__(self, ctx, server, dial, socks):
+        super().__init__(ctx)
+        self.given = server, dial, socks
+
+    def ports(self):
+        return self.given
+
+    def wait_ready(self):
+        wait_until(lambda: fetches(self.socks_port, self.ctx.origin["http"]), 15,
+                   f"{self.name} carries a byte")
+
+
+def fetches(socks_port, origin_port):
+    """Whether one byte comes through a proxy."""
+    return subprocess.run(
+        ["curl", "--silent", "--disable", "--max-time", "5", "--output", os.devnull,
+         "--fail", "--socks5-hostname", f"127.0.0.1:{socks_port}",
+         f"http://127.0.0.1:{origin_port}/quick?1"], check=False,
+        stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL).returncode == 0
+
+
+class Place:
+    """A context: on entry everything is up, on exit nothing of it runs any more."""
+
+    def __init__(self, folder, build, size, rate, seed):
+        self.folder, self.build = folder, build
+        self.size, self.rate, self.seed = size, rate, seed
+        self.pids = {}  # pid -> start time, of all that were ever started
+
+    def __enter__(self):
+        self.stack = contextlib.ExitStack()
+        with self.stack:
+            self.procs = self.stack.enter_context(Procs(self.folder))
+            self._start()
+            self.stack = self.stack.pop_all()
+        return self
+
+    def __exit__(self, *exc):
+        self.note_pids()
+        self.stack.close()
+
+    def _start(self):
+        (origin, dns, self.bridge_port, near_a, far_a, near_b, far_b, near_ss, far_ss,
+         ss_socks) = free_ports(10)
+        self.origin_port = origin
+        self.sha256 = self._origin(origin)
+        self._dns(dns)
+        self.cutter = Cutter(self.procs, os.path.join(self.build, "tools", "cutter"),
+                             {"a": (near_a, far_a), "b": (near_b, far_b),
+                              "ss": (near_ss, far_ss)})
+        ctx = peers.Context(self.procs, self.folder, self.build, None, {"http": origin})
+        self.shadowsocks = CutShadowsocks(ctx, far_ss, near_ss, ss_socks)
+        self.shadowsocks.start()
+        self.fleet = Fleet(self.procs, self.folder, self.build,
+                           {"a": (near_a, far_a), "b": (near_b, far_b)})
+        self.stack.callback(self.fleet.end)
+        self.fleet.make(dns, origin)
+        self.fleet.start()
+        wait_until(lambda: fetches(self.fleet.socks_port, origin), 15,
+                   "sallyport carries a byte")
+        self._bridge(dns)
+        self.note_pids()
+
+    def _origin(self, port):
+        path = os.path.join(self.folder, "content")
+        sha256 = content.make(path, self.size, self.seed)
+        self.content = content.Content(path)
+        self.procs.start("origin", [PYTHON, os.path.join(HERE, "origin.py"), str(port), path,
+                                    str(self.rate)])
+        wait_until(lambda: listens(port), 10, "the origin listens")
+        return sha256
+
+    def _dns(self, port):
+        user = pwd.getpwuid(os.getuid()).pw_name
+        program = shutil.which("dnsmasq", path=os.environ.get("PATH", "") + ":/usr/sbin")
+        self.procs.start("dnsmasq", [
+            program, "--keep-in-foreground", "--conf-file=/dev/null", "--no-resolv",
+            "--no-hosts", "--pid-file", f"--port={port}", "--listen-address=127.0.0.1",
+            "--bind-interfaces", f"--user={user}", "--log-queries", "--log-facility=-",
+            f"--address=/{ZONE}/{ADDRESS}"])
+        wait_until(lambda: listens(port), 10, "dnsmasq listens")
+
+    def _bridge(self, dns):
+        proc = self.procs.start("dnsbridge", [
+            PYTHON, os.path.join(HERE, "dnsbridge.py"), str(self.bridge_port),
+            str(self.fleet.socks_port), str(dns)], pipes=True)
+        if proc.stdout.readline() != b"ready\n":
+            raise BenchError(f"dnsbridge: {self.procs.log_tail('dnsbridge')}")
+
+    def url(self, what):
+        return f"http://127.0.0.1:{self.origin_port}/{what}"
+
+    def requests(self):
+        """The origin's log: a text of JSON lines."""
+        with open(os.path.join(self.folder, "origin.log"), encoding="utf-8") as f:
+            return f.read()
+
+    def path_in_use(self, since):
+        """Name of the path that carried most since the counts of busy()."""
+        now = self.busy()
+        return max(now, key=lambda n: now[n] - since[n])
+
+    def busy(self):
+        return {n: self.cutter.carried(n) for n in self.fleet.paths}
+
+    def note_pids(self):
+        for proc in self.procs.live:
+            for pid in self.procs.tree(proc):
+                self.pids.setdefault(pid, start_time(pid))
+
+    def left_behind(self):
+        """Pids of this run that still live; to be asked after the exit."""
+        return [p for p, began in self.pids.items()
+                if began is not None and start_time(p) == began]

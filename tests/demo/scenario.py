@@ -1,0 +1,209 @@
+"""What happens in the demo, in order. It only does and measures; claims.py judges."""
+import json
+import time
+
+from claims import RESETS
+from lookups import Lookups
+from place import ADDRESS, ZONE
+from procs import BenchError, wait_until
+from timeline import BOLD, GREEN, GREY, RED, grouped
+from transfer import Transfer
+
+EVERY_S = 0.95       # from one event to the next, at least
+SETTLE_S = 8         # an event whose pause is not over then has ended the download
+FIRST_S = 1.2        # quiet download before the first event: what a pause is without one
+QUICK_BYTES = 1_000_000
+NEW_REQUEST_S = 10
+AFTER_S = 2          # so long are look-ups watched after the kill
+
+
+class Downloads:
+    """Downloads of /file through one proxy, one after the other: where one dies a new one is
+    begun, so that each event meets one that lives."""
+
+    def __init__(self, place, name, socks_port):
+        self.place, self.name, self.socks_port = place, name, socks_port
+        self.all = []
+        self.begin()
+
+    @property
+    def now(self):
+        return self.all[-1]
+
+    def begin(self):
+        name = f"curl-{self.name}-{len(self.all) + 1}"
+        self.all.append(Transfer(self.place.procs, name, self.socks_port,
+                                 self.place.url(f"file?{self.name}"),
+                                 self.place.content))
+        self.place.note_pids()
+
+    def stop(self):
+        for transfer in self.all:
+            transfer.stop()
+
+    def describe(self):
+        return [{"curl_exit": t.status, "curl_says": t.says(),
+                 "seconds": round((t.ended or time.monotonic()) - t.began, 3),
+                 "missing": t.checker.missing(), **t.snapshot()} for t in self.all]
+
+
+class Scenario:
+    def __init__(self, place, timeline):
+        self.place, self.timeline = place, timeline
+        self.events = []
+        self.lookups = Lookups(place.bridge_port, ZONE, ADDRESS)
+        self.report = {"events": self.events}
+
+    def run(self):
+        self.lookups.start()
+        try:
+            self._downloads()
+        finally:
+            self.lookups.stop()
+        self.report["dns"] = self.lookups.summary()
+        self.report["kill"]["dns_after"] = self.lookups.summary(since=self.killed)
+        self.report["dns"]["asked_again_at_s"] = [
+            round(when - self.timeline.began, 2)
+            for when, _, tries, _ in self.lookups.results if tries > 1]
+        self.report["requests"] = [json.loads(r) for r in self.place.requests().splitlines()]
+        return self.report
+
+    # ---- while the download runs ----
+
+    def _downloads(self):
+        place = self.place
+        self.ours = Downloads(place, "sallyport", place.fleet.socks_port)
+        self.theirs = Downloads(place, "shadowsocks", place.shadowsocks.socks_port)
+        try:
+            self.timeline.say(f"curl downloads {grouped(place.size)} bytes through sallyport, "
+                              "and beside it through shadowsocks-libev; dig asks every 200 ms")
+            self._event("nothing", 0, None, FIRST_S)
+            for number in range(1, RESETS + 1):
+                self._event("reset", number, "reset")
+            self._event("freeze", 0, "freeze")
+            wait_until(lambda: self.ours.now.over, place.size / place.rate + SETTLE_S,
+                       "the download's end")
+            self.report["client"] = place.fleet.status()
+            self._ours_over()
+            self._kill()  # while the frozen download of the peer still hangs
+            self._theirs_over()
+        finally:
+            self.ours.stop()
+            self.theirs.stop()
+
+    def _event(self, kind, number, command, lasts=EVERY_S):
+        """One event, at both, and what the two downloads saw of it."""
+        ours, theirs = self.ours.now, self.theirs.now
+        before, theirs_before = ours.snapshot(), theirs.received
+        busy = self.place.busy()
+        time.sleep(0.1)
+        path, hurt = self.place.path_in_use(busy), {}
+        began = time.monotonic()
+        if command:
+            hurt = {"carriers": self.place.cutter(f"{command} {path}")[0],
+                    "peer_connections": self.place.cutter(f"{command} ss")[0]}
+        time.sleep(lasts)
+        while time.monotonic() < began + SETTLE_S and not (ours.over or ours.steady(began)):
+            time.sleep(0.02)
+        ended = time.monotonic()
+        after = ours.snapshot()
+        event = {
+            "event": f"{kind} {number}" if number else kind, "kind": kind, "path": path, **hurt,
+            "at_s": round(began - self.timeline.began, 3),
+            "sallyport": {
+                "stall_ms": round(ours.longest_gap(began, ended), 1), "alive": not ours.over,
+                **{k: after[k] - before[k] for k in ("lost", "doubled", "wrong", "received")},
+                "sha256_so_far_equal": after["sha256"] == after["sha256_want"]},
+            "shadowsocks": self._peer_event(theirs, theirs_before, began, ended)}
+        self.events.append(event)
+        self.timeline.say(*_event_line(event), at=began)
+        for downloads in (self.ours, self.theirs):
+            if downloads.now.over:
+                downloads.begin()
+
+    def _peer_event(self, theirs, received_before, began, ended):
+        fine = not theirs.over and theirs.steady(began)
+        return {"stall_ms": round(theirs.longest_gap(began, ended), 1), "alive": fine,
+                "hangs": not theirs.over and not fine, "curl_exit": theirs.status,
+                "curl_says": theirs.says() if theirs.over else None,
+                "received": theirs.received - received_before,
+                "lost": 0 if fine else theirs.checker.missing()}
+
+    def _ours_over(self):
+        ours = self.ours.now
+        self.report["sallyport"] = self.ours.describe()
+        good = self.report["sallyport"][-1]["sha256"] == self.place.sha256
+        self.timeline.say(f"sallyport: curl exit {ours.status}, {grouped(ours.received)} "
+                          f"bytes, SHA-256 {'as it should be' if good else 'WRONG'}",
+                          GREEN if good and ours.status == 0 else RED, ours.ended)
+
+    def _theirs_over(self):
+        """Waits until curl itself has given the frozen download up."""
+        theirs = self.theirs.now
+        wait_until(lambda: theirs.over, self.place.size / self.place.rate + SETTLE_S,
+                   "the peer's last download")
+        last = self.events[-1]["shadowsocks"]
+        if last["hangs"]:
+            last |= {"hangs": False, "curl_exit": theirs.status, "curl_says": theirs.says(),
+                     "stall_ms": round(theirs.longest_gap(theirs.times[-1], theirs.ended), 1)}
+        self.report["shadowsocks"] = self.theirs.describe()
+        self.timeline.say(f"shadowsocks: curl exit {theirs.status} ({theirs.says()}), "
+                          f"{len(self.theirs.all)} downloads begun, "
+                          f"{sum(t.status == 0 for t in self.theirs.all)} came whole",
+                          GREY, theirs.ended)
+
+    # ---- afterwards: the worker in use dies ----
+
+    def _quick(self, name):
+        """A new request; the finished transfer."""
+        place = self.place
+        transfer = Transfer(place.procs, name, place.fleet.socks_port,
+                            place.url(f"quick?{QUICK_BYTES}"), place.content)
+        place.note_pids()
+        try:
+            wait_until(lambda: transfer.over, NEW_REQUEST_S, f"{name}'s end")
+        except BenchError:
+            pass  # stop() ends it; its status says so
+        transfer.stop()
+        return transfer
+
+    def _kill(self):
+        place, busy = self.place, self.place.busy()
+        self._quick("curl-before")
+        victim = place.path_in_use(busy)
+        busy = place.busy()
+        self.killed = began = time.monotonic()
+        pids = place.fleet.kill(victim)
+        self.timeline.say(f"kill -9 of worker {victim} (pid {', '.join(map(str, pids))}), "
+                          "the one in use", BOLD, began)
+        new = self._quick("curl-after")
+        path = place.path_in_use(busy)
+        got = new.snapshot()
+        self.report["kill"] = kill = {
+            "worker": victim, "at_s": round(began - self.timeline.began, 3), "path_after": path,
+            "curl_exit": new.status, "curl_says": new.says(),
+            "stall_ms": new.times and round((new.times[0] - began) * 1000, 1),
+            "whole_ms": new.ended and round((new.ended - began) * 1000, 1),
+            "received": got["received"], "wanted": QUICK_BYTES,
+            "equal": got["sha256"] == got["sha256_want"]
+            and not any(got[k] for k in ("lost", "doubled", "wrong"))}
+        if kill["curl_exit"] == 0:
+            text = (f"a new curl request answered through worker {path}: first byte "
+                    f"{kill['stall_ms']:.0f} ms after the kill")
+        else:
+            text = f"a new curl request FAILED: exit {new.status} ({new.says()})"
+        self.timeline.say(text, GREEN if new.status == 0 else RED)
+        time.sleep(AFTER_S)
+
+
+def _event_line(event):
+    """(text, colour) of the timeline."""
+    ours, theirs = event["sallyport"], event["shadowsocks"]
+    carriers = f"{event.get('carriers')} carrier(s) of worker {event['path']}"
+    what = {"nothing": "undisturbed", "reset": f"{event['event']:8} RST to {carriers}",
+            "freeze": f"freeze   {carriers} go silent"}[event["kind"]]
+    us = f"paused {ours['stall_ms']:.0f} ms" if ours["alive"] else "DIED"
+    them = ("goes on" if theirs["alive"] else
+            "hangs" if theirs["hangs"] else f"died ({theirs['curl_says']})")
+    return (f"{what:42}  sallyport: {us:15}  shadowsocks: {them}",
+            GREEN if ours["alive"] else RED)

@@ -1,0 +1,148 @@
+#!/usr/bin/python3
+"""The demo's own measuring is right: faults in a download are seen and counted, gaps are
+measured, and a report of a bad run does not pass. The names are the claims."""
+import copy
+import os
+import sys
+import tempfile
+import threading
+import types
+import unittest
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+sys.path[0:0] = [HERE, os.path.join(HERE, "..", "bench")]
+
+# pylint: disable=wrong-import-position
+import claims
+import content
+from transfer import Transfer
+
+SIZE = 3_000_000
+
+
+class ContentIsChecked(unittest.TestCase):
+    def setUp(self):
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        path = os.path.join(folder.name, "content")
+        self.sha256 = content.make(path, SIZE, 7)
+        self.content = content.Content(path)
+        self.checker = content.Checker(self.content)
+
+    def feed(self, *spans):
+        for begin, end in spans:
+            self.checker.feed(self.content.map[begin:end])
+        return self.checker.faults()
+
+    def test_whole_content_has_no_fault_and_its_sha256(self):
+        faults = self.feed((0, 1), (1, 1_234_567), (1_234_567, SIZE))
+        self.assertEqual(faults, {"lost": 0, "doubled": 0, "wrong": 0})
+        self.assertEqual(self.checker.missing(), 0)
+        self.assertEqual(self.checker.prefix(), (self.sha256, self.sha256))
+
+    def test_skipped_bytes_are_counted_as_lost(self):
+        self.assertEqual(self.feed((0, 5000), (5123, SIZE))["lost"], 123)
+        got, want = self.checker.prefix()
+        self.assertNotEqual(got, want)
+
+    def test_bytes_that_come_again_are_counted_as_doubled(self):
+        faults = self.feed((0, 2_000_000), (1_999_000, SIZE))
+        self.assertEqual(faults, {"lost": 0, "doubled": 1000, "wrong": 0})
+
+    def test_an_altered_byte_is_counted_as_wrong(self):
+        data = bytearray(self.content.map[:9000])
+        data[4000] ^= 1
+        self.checker.feed(bytes(data))
+        self.assertGreater(self.checker.wrong, 0)
+        self.assertEqual((self.checker.lost, self.checker.doubled), (0, 0))
+
+    def test_a_truncated_download_is_missing_its_rest(self):
+        self.feed((0, 1_000_000))
+        self.assertEqual(self.checker.missing(), SIZE - 1_000_000)
+        got, want = self.checker.prefix()
+        self.assertEqual(got, want)
+        self.assertNotEqual(got, self.sha256)
+
+
+class GapsAreMeasured(unittest.TestCase):
+    @staticmethod
+    def transfer(times, ended=None):
+        t = types.SimpleNamespace(times=times, ended=ended, lock=threading.Lock())
+        t.longest_gap = types.MethodType(Transfer.longest_gap, t)
+        return t
+
+    def test_a_gap_that_touches_the_window_counts_in_whole(self):
+        t = self.transfer([0.0, 0.9, 1.4, 1.5, 2.0])
+        self.assertAlmostEqual(t.longest_gap(1.0, 1.6), 500)
+
+    def test_gaps_before_and_after_the_window_do_not_count(self):
+        t = self.transfer([0.0, 0.9, 1.0, 1.1, 1.2, 1.3, 5.0])
+        self.assertAlmostEqual(t.longest_gap(1.05, 1.25), 100)
+
+    def test_a_gap_that_nothing_ends_lasts_to_the_end_of_the_window(self):
+        self.assertAlmostEqual(self.transfer([0.0, 1.0]).longest_gap(0.5, 4.0), 3000)
+
+    def test_a_gap_ends_with_the_download(self):
+        self.assertAlmostEqual(self.transfer([0.0, 1.0], 2.5).longest_gap(0.5, 4.0), 1500)
+
+
+def good_report():
+    def event(kind):
+        return {"kind": kind, "carriers": 1, "peer_connections": 1,
+                "sallyport": {"stall_ms": 20.0, "alive": True, "received": 1},
+                "shadowsocks": {"alive": False, "curl_exit": 18}}
+    dns = {"asked": 9, "answered": 9, "unanswered": 0, "asked_again_by_dig": 0,
+           "later_than_1_s": 0, "ms_median": 10.0, "ms_max": 20.0}
+    return {"size": 5, "sha256": "aa", "events": [event("reset") for _ in range(10)]
+            + [event("freeze")],
+            "sallyport": [{"curl_exit": 0, "received": 5, "sha256": "aa", "lost": 0,
+                           "doubled": 0, "wrong": 0}],
+            "client": {"exits": [{"resumes": 11, "homes_lost": 0}]},
+            "requests": [{"path": "/file?sallyport"}], "dns": dns,
+            "kill": {"curl_exit": 0, "equal": True, "received": 1, "wanted": 1, "worker": "a",
+                     "path_after": "b", "stall_ms": 90.0, "dns_after": dict(dns)}}
+
+
+def holds(report):
+    return all(ok for _, ok, _ in claims.judge(report))
+
+
+class ClaimsCanFail(unittest.TestCase):
+    SPOILT = [
+        (("sallyport", 0, "curl_exit"), 18), (("sallyport", 0, "received"), 4),
+        (("sallyport", 0, "sha256"), "ab"), (("sallyport", 0, "lost"), 1),
+        (("sallyport", 0, "doubled"), 1), (("events", 3, "carriers"), 0),
+        (("events", 3, "sallyport", "stall_ms"), 9000.0),
+        (("events", 3, "sallyport", "alive"), False),
+        (("events", 10, "sallyport", "stall_ms"), 9000.0),
+        (("events", 3, "shadowsocks", "alive"), True),
+        (("events", 3, "shadowsocks", "curl_exit"), 0),
+        (("client", "exits", 0, "resumes"), 10),
+        (("client", "exits", 0, "homes_lost"), 1), (("client",), None),
+        (("dns", "unanswered"), 1), (("dns", "asked"), 0),
+        (("kill", "curl_exit"), 7), (("kill", "equal"), False),
+        (("kill", "path_after"), "a"), (("kill", "stall_ms"), None),
+        (("kill", "stall_ms"), 9000.0), (("kill", "dns_after", "unanswered"), 1),
+    ]
+
+    def test_a_good_report_passes(self):
+        self.assertTrue(holds(good_report()))
+
+    def test_each_spoilt_measurement_fails_a_claim(self):
+        for path, value in self.SPOILT:
+            with self.subTest(path=path, value=value):
+                report = copy.deepcopy(good_report())
+                at = report
+                for key in path[:-1]:
+                    at = at[key]
+                at[path[-1]] = value
+                self.assertFalse(holds(report))
+
+    def test_a_second_request_for_the_file_fails_a_claim(self):
+        report = good_report()
+        report["requests"] *= 2
+        self.assertFalse(holds(report))
+
+
+if __name__ == "__main__":
+    unittest.main()
