@@ -36,8 +36,9 @@ int sp_tls_server_new(const char *cert_file, const char *key_file, struct sp_tls
 
 struct sp_tls_client_options {
 	const char *ca_file; // PEM; NULL: the system's authorities
-	const uint8_t *pin;  // 32 bytes: SHA-256 of the server's certificate (DER), which
-			     // is then the only thing that is checked; or NULL
+	// 32 bytes: SHA-256 of the server's certificate (DER), which is then the only
+	// thing that is checked; or NULL.
+	const uint8_t *pin;
 };
 int sp_tls_client_new(const struct sp_tls_client_options *opt, struct sp_tls **ret,
 		      char *ret_why, size_t why_cap) SP_MUST_CHECK;

@@ -132,7 +132,8 @@ struct sp_link_worker_ops {
 	void (*silent_over)(void *ctx, void *waiting);
 	// Exactly once, last call, for a link that was accepted and did not become a
 	// stranger's. The session (if any) is detached already; sp_link_session still
-	// says which it was, NULL if it superseded or freed the link.
+	// says which it was (also after STALE_EPOCH), NULL if it superseded or freed the
+	// link.
 	void (*down)(void *ctx, struct sp_link *l, enum sp_reason reason);
 };
 // The carrier becomes the link's in every case. 0 and *ret; -ENOMEM.

@@ -133,12 +133,12 @@ static size_t attach(struct sp_link *l, const uint8_t *frames, size_t len)
 		link_end(l, why);
 		return 0;
 	}
+	l->session = session; // `down`, at the end of this link_work, may ask for it
 	if (sp_session_attach_worker(session, &at, fresh, &link_slot_ops, l,
 				     sp_loop_now_us(l->env->opt.loop))) {
 		link_end(l, SP_REASON_STALE_EPOCH);
 		return 0;
 	}
-	l->session = session;
 	l->slot = at.slot;
 	l->attached = true;
 	add_tickets(l);

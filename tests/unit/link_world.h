@@ -63,6 +63,8 @@ struct link_world {
 	void *stranger_waiting;
 	unsigned silences, silences_over;
 	struct sp_link *silent_link;
+	struct sp_session *down_session; // at the worker's last `down`
+	bool close_at_up;
 	void *user; // a test's own
 };
 
@@ -264,6 +266,8 @@ static void c_up(void *ctx, struct sp_link *l)
 	assert_true(w->attached > w->ups);
 	assert_ptr_equal(l, w->client_link);
 	w->ups++;
+	if (w->close_at_up)
+		sp_link_close(l, SP_REASON_CANCELLED);
 }
 static void c_down(void *ctx, struct sp_link *l, enum sp_reason reason)
 {
@@ -374,6 +378,7 @@ static void w_down(void *ctx, struct sp_link *l, enum sp_reason reason)
 {
 	struct link_world *w = ctx;
 
+	w->down_session = sp_link_session(l);
 	w->worker_downs++;
 	w->worker_reason = reason;
 	if (l == w->worker_link)

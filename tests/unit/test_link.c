@@ -158,6 +158,7 @@ static void an_epoch_that_does_not_rise_is_stale(void **state)
 	world_connect_mem(w, &d, NULL, NULL);
 	UNTIL(w, w->client_downs == 1);
 	assert_int_equal(w->client_reason, SP_REASON_STALE_EPOCH);
+	assert_ptr_equal(w->down_session, w->worker);
 	assert_int_equal(w->ups, 1);
 	world_free(w);
 }
@@ -403,6 +404,20 @@ static void a_stalled_carrier_is_closed_without_telling_that(void **state)
 	world_free(w);
 }
 
+static void a_link_may_be_closed_from_its_own_callbacks(void **state)
+{
+	struct link_world *w = world_new();
+
+	(void)state;
+	w->close_at_up = true;
+	establish(w);
+	UNTIL(w, w->client_downs == 1 && w->worker_downs == 1);
+	assert_int_equal(w->worker_reason, SP_REASON_CANCELLED);
+	assert_ptr_equal(w->down_session, w->worker);
+	assert_int_equal(sp_session_active_slot(w->worker), -1);
+	world_free(w);
+}
+
 static void freeing_a_session_closes_its_links(void **state)
 {
 	struct link_world *w = world_new();
@@ -544,6 +559,7 @@ int main(void)
 		cmocka_unit_test(noise_of_every_length_is_never_answered),
 		cmocka_unit_test(a_close_reaches_the_other_side_with_its_reason),
 		cmocka_unit_test(a_stalled_carrier_is_closed_without_telling_that),
+		cmocka_unit_test(a_link_may_be_closed_from_its_own_callbacks),
 		cmocka_unit_test(freeing_a_session_closes_its_links),
 		cmocka_unit_test(freeing_an_env_tells_every_link),
 		cmocka_unit_test(a_damaged_record_ends_the_carrier_alone),

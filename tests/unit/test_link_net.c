@@ -149,6 +149,39 @@ static void a_close_in_full_flow_is_no_reset(void **state)
 		}
 }
 
+static void count_turn(void *ctx)
+{
+	(void)ctx;
+}
+
+// Edges, not levels: what is open but silent wakes nobody. Links and a relay.
+static void idle_carriers_cost_no_turns(void **state)
+{
+	struct cover_world *cw = cw_new(true, false, 100);
+	struct sp_tls *ctx = trust(cw_files.cert);
+	struct sp_timer end;
+	struct probe p;
+	uint64_t until;
+	unsigned turns = 0;
+
+	(void)state;
+	probe_start(&p, &cw->port_addr, true);
+	p.out = (const uint8_t *)"hello";
+	p.out_len = 5;
+	dial(cw, ctx);
+	UNTIL(cw, (probe_step(&p), cw->w->ups == 1 && cw->site.in_len == 5));
+	sp_timer_init(&end, cw->w->loop, count_turn, NULL);
+	until = sp_loop_refresh(cw->w->loop) + 400000;
+	sp_timer_set(&end, until);
+	for (; sp_loop_refresh(cw->w->loop) < until; turns++)
+		assert_int_equal(sp_loop_turn(cw->w->loop, true), 0);
+	assert_true(turns < 20); // a few reports
+	sp_timer_done(&end);
+	probe_done(&p);
+	cw_free(cw);
+	sp_tls_free(ctx);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -158,6 +191,7 @@ int main(void)
 		cmocka_unit_test(streams_survive_resets_of_a_tls_carrier),
 		cmocka_unit_test(a_port_nobody_listens_on_is_refused),
 		cmocka_unit_test(a_certificate_that_is_not_trusted_ends_the_dial),
+		cmocka_unit_test(idle_carriers_cost_no_turns),
 		cmocka_unit_test(a_close_in_full_flow_is_no_reset),
 	};
 	int failed;
