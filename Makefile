@@ -32,7 +32,8 @@ WARN     := -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wvl
 HARDEN   := -fstack-protector-strong -fPIE $(if $(SAN),,-D_FORTIFY_SOURCE=2)
 XCPPFLAGS = -D_GNU_SOURCE -DSP_VERSION='"$(VERSION)"' -I. -I$(BUILD) $(PKG_CFLAGS) $(CPPFLAGS)
 XCFLAGS   = -std=c11 $(WARN) $(HARDEN) -MMD -MP \
-            $(if $(SAN),-fsanitize=$(SAN) -fno-omit-frame-pointer -fno-sanitize-recover=all)
+            $(if $(SAN),-fsanitize=$(SAN) -fno-omit-frame-pointer \
+              -fno-sanitize-recover=all -Wno-array-bounds) # gcc warns of its own checks
 XLDFLAGS  = -pie -Wl,-z,relro,-z,now $(if $(SAN),-fsanitize=$(SAN)) $(LDFLAGS)
 XLDLIBS   = $(PKG_LIBS) -lm $(LDLIBS)
 say       = $(if $(V),,@printf '  %-4s %s\n' $(1) $(2);) # V=1 shows whole commands
