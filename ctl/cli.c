@@ -103,13 +103,13 @@ static bool is_group(const struct ctl_program *p, const char *word)
 static void print_option(const struct ctl_option *o, FILE *out)
 {
 	char left[64];
-	snprintf(left, sizeof(left), "%c%c%s --%s%s%s", o->letter ? '-' : ' ',
+	snprintf(left, sizeof(left), "%c%c%s --%s%s%s%s", o->letter ? '-' : ' ',
 		 o->letter ? o->letter : ' ', o->letter ? "," : " ", o->name,
-		 o->arg ? " " : "", o->arg ? o->arg : "");
-	fprintf(out, "  %-28s %s%s", left, o->help, o->repeat ? "; may be repeated" : "");
+		 o->arg ? " " : "", o->arg ? o->arg : "", o->repeat ? "..." : "");
+	fprintf(out, "  %-27s %s", left, o->help);
 	if (o->def)
 		fprintf(out, " (%s)", o->def);
-	fputs(o->required ? "; required\n" : "\n", out);
+	fputs("\n", out);
 }
 
 static void print_verb_help(const struct ctl_program *p, const struct ctl_verb *v,

@@ -88,7 +88,7 @@ static void print_object(const struct ctl_call *call, const json_t *o, int inden
 	{
 		char name[64];
 		size_t n = 0;
-		for (; key[n] && n < sizeof(name) - 1; n++)
+		for (; n < sizeof(name) - 1 && key[n]; n++)
 			name[n] = key[n] == '_' ? ' ' : key[n];
 		name[n] = '\0';
 		fprintf(call->out, "%*s", inline_first ? 0 : indent, "");

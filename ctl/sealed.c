@@ -37,7 +37,7 @@ int ctl_sealed_verify(const struct ctl_call *call, const struct ctl_sealed *s)
 {
 	char id[2 * SP_SIGNED_KEY_ID_BYTES + 1];
 	struct sp_signed_keys keys = {0};
-	struct sp_signed_view view;
+	struct sp_signed_view view = {0};
 	int code = ctl_trusted_keys(call, "fleet-key", &keys);
 	if (code)
 		return code;

@@ -66,7 +66,7 @@
 	{.name = "deny",                                                                 \
 	 .arg = "RANGE",                                                                 \
 	 .repeat = true,                                                                 \
-	 .help = "Exit policy: refuse RANGE[:PORT[-PORT]]; before every --allow"},       \
+	 .help = "Exit policy: refuse RANGE[:PORT[-PORT]]; before any --allow"},       \
 	{                                                                                \
 		.name = "allow", .arg = "RANGE", .repeat = true,                         \
 		.help = "Exit policy: allow what is refused by itself"                   \

@@ -43,10 +43,10 @@ __attribute__((format(printf, 2, 3))) static size_t step(struct fleet_cursor *c,
 size_t fleet_enter(struct fleet_cursor *c, const char *key)
 {
 	char plain[SP_FLEET_NAME_MAX + 1];
-	size_t n = 0;
-	for (; key[n] && n < sizeof(plain) - 1; n++)
-		plain[n] = key[n] > 0x20 && key[n] < 0x7f ? key[n] : '?';
-	plain[n] = '\0';
+	snprintf(plain, sizeof(plain), "%s", key);
+	for (char *p = plain; *p; p++)
+		if (*p <= 0x20 || *p >= 0x7f)
+			*p = '?';
 	return step(c, "%s%s", c->path[0] ? "." : "", plain);
 }
 

@@ -1,6 +1,7 @@
 #include "lib/key.h"
 
 #include <ctype.h>
+#include <errno.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -103,19 +104,30 @@ int sp_key_parse(enum sp_key_kind kind, bool secret, const char *text, size_t le
 int sp_key_load(const char *path, enum sp_key_kind kind, bool secret, uint8_t *ret,
 		char *why, size_t cap)
 {
-	const struct sp_file_read opt = {.max = 4096, .secret = secret};
+	struct sp_file_read opt = {.max = 4096, .secret = secret};
 	char text[SP_WHY_MAX];
-	uint8_t *buf;
+	uint8_t *buf, key[SP_KEY_BYTES_MAX];
 	size_t len;
-	int err = sp_file_read(path, &opt, &buf, &len, why, cap);
+	int refused = sp_file_read(path, &opt, &buf, &len, why, cap);
 
-	if (err)
-		return err;
-	err = sp_key_parse(kind, secret, (const char *)buf, len, ret, text, sizeof(text));
+	// Of a file that others may read, say first if it is another key than is needed:
+	// a public one is not to be made private.
+	if (refused == -EPERM) {
+		opt.secret = false;
+		if (sp_file_read(path, &opt, &buf, &len, NULL, 0))
+			return refused;
+	} else if (refused) {
+		return refused;
+	}
+	int err = sp_key_parse(kind, secret, (const char *)buf, len, key, text,
+			       sizeof(text));
 	if (err)
 		snprintf(why, cap, "%s: %s", path, text);
+	else if (!refused)
+		memcpy(ret, key, sp_key_bytes(kind, secret));
+	sodium_memzero(key, sizeof(key));
 	sp_file_free(buf, len);
-	return err;
+	return err ? err : refused;
 }
 
 int sp_key_save(const char *path, enum sp_key_kind kind, bool secret, const uint8_t *key,
