@@ -7,7 +7,6 @@
 All processes are started here and ended here, by pid."""
 import contextlib
 import os
-import pwd
 import shutil
 import subprocess
 import threading
@@ -135,13 +134,11 @@ class Place:
         return sha256
 
     def _dns(self, port):
-        user = pwd.getpwuid(os.getuid()).pw_name
         program = shutil.which("dnsmasq", path=os.environ.get("PATH", "") + ":/usr/sbin")
         self.procs.start("dnsmasq", [
-            program, "--keep-in-foreground", "--conf-file=/dev/null", "--no-resolv",
-            "--no-hosts", "--pid-file", f"--port={port}", "--listen-address=127.0.0.1",
-            "--bind-interfaces", f"--user={user}", "--log-queries", "--log-facility=-",
-            f"--address=/{ZONE}/{ADDRESS}"])
+            program, "--no-daemon", "--conf-file=/dev/null", "--no-resolv", "--no-hosts",
+            f"--port={port}", "--listen-address=127.0.0.1", "--bind-interfaces",
+            "--log-queries", "--log-facility=-", f"--address=/{ZONE}/{ADDRESS}"])
         wait_until(lambda: listens(port), 10, "dnsmasq listens")
 
     def _bridge(self, dns):

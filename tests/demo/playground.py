@@ -54,7 +54,7 @@ def serve(place):
 
 
 def run(opt, folder):
-    """Until Ctrl-C or SIGTERM; 0."""
+    """Until Ctrl-C or SIGTERM; 0, or 1 if a process is left."""
     with Place(folder, os.path.abspath(opt.build), opt.bytes, opt.rate, opt.seed) as place:
         print(*advice(place), "", "Ctrl-C ends everything.", sep="\n", flush=True)
         try:
