@@ -6,6 +6,9 @@
 
 #include "worker/exit_internal.h"
 
+static const double dial_bounds[] = {0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05,
+				     0.1,    0.25,  0.5,    1,     2.5,  5,     10};
+
 static void on_turn(struct sp_deferred *d)
 {
 	struct wrk_exit *x =
@@ -34,6 +37,8 @@ int wrk_exit_new(const struct wrk_exit_options *opt, struct wrk_exit **ret)
 	if (!x)
 		return -ENOMEM;
 	x->opt = *opt;
+	sp_histogram_init(&x->n.dial_seconds, dial_bounds,
+			  sizeof(dial_bounds) / sizeof(dial_bounds[0]));
 	TAILQ_INIT(&x->ready);
 	TAILQ_INIT(&x->idle);
 	TAILQ_INIT(&x->draining);

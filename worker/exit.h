@@ -13,6 +13,7 @@
 
 #include "lib/arena.h"
 #include "lib/loop.h"
+#include "lib/metrics.h"
 #include "lib/session.h"
 #include "lib/session_clock.h"
 #include "worker/dial.h"
@@ -47,6 +48,7 @@ struct wrk_exit_session {
 };
 
 struct wrk_exit_counters {
+	struct sp_histogram dial_seconds; // of dials that succeeded
 	uint64_t streams_asked, streams_opened;
 	uint64_t
 		streams_ended[SP_REASON__LAST + 1]; // by this worker, destination or peer

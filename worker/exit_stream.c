@@ -385,6 +385,8 @@ static void dialled(void *ctx, int fd, enum sp_reason reason,
 	s->fd = fd;
 	s->state = XS_OPEN;
 	x->n.streams_opened++;
+	sp_histogram_observe(&x->n.dial_seconds,
+			     (double)(exit_now(x) - s->last_us) / 1e6);
 	touch(s);
 	if (event_assign(&s->ev, sp_loop_base(x->opt.loop), fd,
 			 EV_READ | EV_WRITE | EV_ET | EV_PERSIST, socket_event, s) ||

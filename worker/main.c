@@ -12,6 +12,7 @@
 
 #include "lib/file.h"
 #include "lib/log.h"
+#include "lib/version.h"
 #include "worker/worker.h"
 
 #define CONFIG_DEFAULT "/etc/sallyport/worker.yaml"
@@ -60,7 +61,7 @@ static int parse_args(int argc, char **argv, struct args *ret)
 			return EX_OK;
 		}
 		if (c == 'v') {
-			puts("sallyport-worker " SP_VERSION);
+			printf("sallyport-worker %s\n", sp_version());
 			return EX_OK;
 		}
 		if (c == 'c')

@@ -9,6 +9,8 @@
 #include <sodium.h>
 
 #include "lib/log.h"
+#include "lib/version.h"
+#include "worker/metrics.h"
 
 #define BACKLOG       4096
 #define COVER_RELAYS  4096
@@ -385,7 +387,8 @@ static int make_links(struct wrk_worker *w)
 static int start(struct wrk_worker *w)
 {
 	int (*const steps[])(struct wrk_worker *) = {
-		make_admission, make_exit, make_sessions, make_links, open_ports,
+		make_admission, make_exit,  make_sessions,
+		make_links,     open_ports, wrk_metrics_serve,
 	};
 	int err = sp_loop_new(&w->loop);
 	if (err)
@@ -429,10 +432,12 @@ int wrk_worker_new(const char *config_path, struct wrk_config *cfg,
 
 int wrk_worker_run(struct wrk_worker *w)
 {
+	char home[17];
+	snprintf(home, sizeof(home), "%016" PRIx64, w->keys.home_id);
 	sp_info("worker", "ready",
-		"version=%s node=%s worker=%" PRId64 " home=%" PRIx64
-		" epoch=%u sequence=%" PRIu64,
-		SP_VERSION, w->cfg->node, w->cfg->worker, w->keys.home_id,
+		"version=%s node=%s worker=%" PRId64
+		" home=%s epoch=%u sequence=%" PRIu64,
+		sp_version(), w->cfg->node, w->cfg->worker, home,
 		w->id.fleet->revision.epoch, w->id.fleet->revision.sequence);
 	sp_notify_ready("serving");
 	int err = sp_loop_run(w->loop);
@@ -457,6 +462,7 @@ void wrk_worker_free(struct wrk_worker *w)
 		return;
 	for (unsigned i = 0; i < w->n_ports; i++)
 		wrk_listener_free(w->ports[i].listener);
+	sp_admin_free(w->admin);
 	sp_link_env_free(w->links);
 	wrk_cover_free(w->cover);
 	wrk_sessions_free(w->sessions);

@@ -4,6 +4,7 @@
 #ifndef WRK_WORKER_H
 #define WRK_WORKER_H
 
+#include "lib/admin.h"
 #include "lib/budget.h"
 #include "lib/handshake.h"
 #include "lib/link.h"
@@ -56,6 +57,7 @@ struct wrk_worker {
 	struct wrk_cover *cover;
 	struct wrk_port ports[WRK_PORTS_MAX];
 	unsigned n_ports;
+	struct sp_admin *admin;
 	struct sp_watchdog watchdog;
 	struct sp_timer drain;
 	uint64_t drain_until_us;

@@ -46,5 +46,7 @@ def lab(request, servers, dns, origin):
 def pair(request, servers, dns, origin):
     """One worker and one client for all tests of a file that only use them."""
     place = Lab(servers, dns, origin.port)
-    yield place.pair()
-    place.close(_failed(request))
+    try:
+        yield place.pair(worker={"limits": {"opens_per_second": 5000}})
+    finally:
+        place.close(_failed(request))

@@ -93,7 +93,8 @@ class Process:
 
     def _died(self):
         if not self.alive():
-            raise AssertionError(f"{self.name} ended with {self.process.returncode}")
+            tail = "\n".join(self.log.splitlines()[-20:])
+            raise AssertionError(f"{self.name} ended with {self.process.returncode}\n{tail}")
 
     def stop(self, timeout=5):
         """TERM, then KILL; returns the exit status."""
@@ -413,10 +414,11 @@ class Client(Process):
             lab, name, [BUILD / "bin" / "sallyport", "up", "-c", self.config_path]
         )
         if start:
+            self.before = self._attached()
             self.spawn()
             wait_until(self.listening, 10 * SLOW, f"{name}: its SOCKS port")
             if wait:
-                wait_until(lambda: self.ready() or self._died(), 10 * SLOW, f"{name}: ready")
+                wait_until(lambda: self.ready() or self._died(), 10 * SLOW, f"{name}: a session")
 
     def listening(self):
         self._died()
@@ -425,9 +427,13 @@ class Client(Process):
         ):
             return True
 
+    def _attached(self):
+        name = 'sallyport_sessions{state="attached"}'
+        return sum(w.metric(name) for w in self.workers if w.alive())
+
     def ready(self):
-        with contextlib.suppress(OSError):
-            return http_get(self.admin, "/readyz")[0] == 200
+        """A worker has got a session more than before this client."""
+        return self._attached() > self.before
 
 
 class Pair:

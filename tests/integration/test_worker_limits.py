@@ -1,7 +1,6 @@
 """What happens at each limit of a worker."""
 
 import contextlib
-import socket
 import time
 
 import pytest
@@ -114,7 +113,6 @@ def test_little_memory_slows_streams_and_breaks_none(lab, servers, origin):
     slow = []
     for _ in range(12):  # readers that stop: their bytes fill the pool
         s = socks_connect(pair.socks, "127.0.0.1", origin.port)
-        s.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8192)
         s.sendall(f"GET /bytes/{n} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
         slow.append(s)
     url = f"http://127.0.0.1:{origin.port}/bytes/500000"

@@ -145,7 +145,6 @@ def test_a_slow_reader_holds_up_only_itself(pair, origin):
     n = 40 * MB
     rss = pair.worker.rss_kb()
     slow = socks_connect(pair.socks, "127.0.0.1", origin.port)
-    slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 16384)
     slow.sendall(f"GET /bytes/{n} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
     head = slow.recv(4096)
     url = f"http://127.0.0.1:{origin.port}/bytes/{4 * MB}"
@@ -192,9 +191,11 @@ def test_a_destination_with_a_closed_window_stops_its_sender_and_nobody_else(pai
 
 def test_a_thousand_streams_at_once(pair, servers, origin):
     count, n = 1000, 60000
+    everybody = dialling = None
 
     async def one(i):
-        reader, writer = await socks_open(pair.socks, "127.0.0.1", origin.port)
+        async with dialling:
+            reader, writer = await socks_open(pair.socks, "127.0.0.1", origin.port)
         writer.write(f"GET /close/{n + i} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
         await everybody.wait()
         data = await reader.read(-1)
@@ -202,8 +203,8 @@ def test_a_thousand_streams_at_once(pair, servers, origin):
         return hashlib.sha256(data.partition(b"\r\n\r\n")[2]).hexdigest() == body_sha256(n + i)
 
     async def run():
-        global everybody
-        everybody = asyncio.Event()
+        nonlocal everybody, dialling
+        everybody, dialling = asyncio.Event(), asyncio.Semaphore(100)
         tasks = [asyncio.create_task(one(i)) for i in range(count)]
         while origin.connections - before < count:
             await asyncio.sleep(0.02)

@@ -1,0 +1,374 @@
+#include "worker/metrics.h"
+
+#include <stddef.h>
+
+#include "lib/log.h"
+#include "lib/version.h"
+
+// ---- the table ----
+
+// X(name, type, label or NULL, second label or NULL, help)
+#define FAMILIES(X)                                                                      \
+	X(build_info, GAUGE, "version", "node", "Always 1; what runs here")              \
+	X(config_epoch, GAUGE, NULL, NULL, "Epoch of the signed config in force")        \
+	X(config_seq, GAUGE, NULL, NULL, "Sequence of the signed config in force")       \
+	X(config_applied_timestamp_seconds, GAUGE, NULL, NULL,                           \
+	  "When the config in force was taken")                                          \
+	X(reloads, COUNTER, "result", NULL, "Reloads by SIGHUP")                         \
+	X(ready, GAUGE, NULL, NULL, "1 while new sessions are welcome")                  \
+	X(log_lines_lost, COUNTER, NULL, NULL, "Log lines that were not written")        \
+	X(accepted, COUNTER, "carrier", NULL, "Connections accepted")                    \
+	X(accept_no_descriptors, COUNTER, NULL, NULL,                                    \
+	  "Times that accepting found no descriptor")                                    \
+	X(carriers, GAUGE, "state", NULL, "Carriers by state")                           \
+	X(carriers_established, COUNTER, NULL, NULL, "Carriers that authenticated")      \
+	X(carriers_ended, COUNTER, "reason", NULL, "Carriers that ended")                \
+	X(carrier_bytes, COUNTER, "direction", NULL, "Bytes on carriers")                \
+	X(carrier_records, COUNTER, "direction", NULL, "Records on carriers")            \
+	X(strangers, COUNTER, "reason", NULL,                                            \
+	  "First flights that were not of the fleet")                                    \
+	X(replay_keys, GAUGE, NULL, NULL, "First contacts remembered against replay")    \
+	X(sessions, GAUGE, "state", NULL, "Sessions by state")                           \
+	X(users, GAUGE, NULL, NULL, "Users that have sessions")                          \
+	X(sessions_made, COUNTER, NULL, NULL, "Sessions made")                           \
+	X(sessions_resumed, COUNTER, NULL, NULL, "Attaches to a session that existed")   \
+	X(sessions_ended, COUNTER, "reason", NULL, "Sessions that ended")                \
+	X(sessions_evicted, COUNTER, NULL, NULL, "Detached sessions that made room")     \
+	X(refused, COUNTER, "reason", NULL, "Authenticated clients that were refused")   \
+	X(passes_renewed, COUNTER, "result", NULL, "Renewed passes of live sessions")    \
+	X(streams, GAUGE, NULL, NULL, "Streams with a destination or a dial")            \
+	X(streams_draining, GAUGE, NULL, NULL,                                           \
+	  "Streams reset by the destination whose last bytes are on their way")          \
+	X(streams_asked, COUNTER, NULL, NULL, "Streams that clients asked for")          \
+	X(streams_opened, COUNTER, NULL, NULL, "Streams that reached their destination") \
+	X(streams_ended, COUNTER, "reason", NULL, "Streams that ended, dials included")  \
+	X(streams_refused, COUNTER, "limit", NULL, "Streams refused at a limit")         \
+	X(stream_bytes, COUNTER, "tier", "direction",                                    \
+	  "Bytes of streams, without framing")                                           \
+	X(resent_bytes, COUNTER, NULL, NULL, "Stream bytes sent again after a cut")      \
+	X(duplicate_bytes, COUNTER, NULL, NULL, "Stream bytes received again")           \
+	X(flows, GAUGE, NULL, NULL, "Datagram flows")                                    \
+	X(flows_asked, COUNTER, NULL, NULL, "Datagram flows that clients asked for")     \
+	X(flows_opened, COUNTER, NULL, NULL, "Datagram flows that got a socket")         \
+	X(flows_ended, COUNTER, "reason", NULL, "Datagram flows that ended")             \
+	X(flows_evicted, COUNTER, "limit", NULL, "Stalest flows that made room")         \
+	X(flow_icmp_errors, COUNTER, NULL, NULL, "ICMP errors on flows, ignored")        \
+	X(datagrams, COUNTER, "tier", "direction", "Datagrams passed on")                \
+	X(datagram_bytes, COUNTER, "tier", "direction", "Their bytes")                   \
+	X(datagrams_dropped, COUNTER, "direction", NULL, "Datagrams dropped")            \
+	X(no_descriptors, COUNTER, NULL, NULL, "Times that a dial found no descriptor")  \
+	X(tier_sessions, GAUGE, "tier", NULL, "Sessions by tier")                        \
+	X(replay_memory_bytes, GAUGE, NULL, NULL, "Stream bytes held for clients")       \
+	X(memory_spare_bytes, GAUGE, NULL, NULL, "Memory for stream bytes that is free") \
+	X(memory_pool_bytes, GAUGE, NULL, NULL, "Memory for stream bytes in all")        \
+	X(dials, GAUGE, NULL, NULL, "Dials under way")                                   \
+	X(dials_ended, COUNTER, "result", NULL, "Dials by result")                       \
+	X(dial_attempts, COUNTER, NULL, NULL, "Connection attempts")                     \
+	X(dials_refused, COUNTER, NULL, NULL, "Dials refused, too many under way")       \
+	X(dial_seconds, HISTOGRAM, NULL, NULL, "From OPEN to a connected stream")        \
+	X(policy_refused, COUNTER, "verdict", NULL, "Addresses the exit policy refused") \
+	X(dns_lookups, COUNTER, "result", NULL, "Look-ups of names")                     \
+	X(dns_queries, COUNTER, "result", NULL, "Queries to name servers")               \
+	X(dns_cache, COUNTER, "result", NULL, "Look-ups in the cache")                   \
+	X(dns_cache_entries, GAUGE, NULL, NULL, "Entries of the cache")                  \
+	X(dns_waiting, GAUGE, NULL, NULL, "Dials that wait for a name")                  \
+	X(cover_relays, GAUGE, NULL, NULL, "Connections to the cover site")              \
+	X(cover_connections, COUNTER, "kind", NULL,                                      \
+	  "Connections made to the cover site")                                          \
+	X(cover_ended, COUNTER, "reason", NULL, "Relays that this worker ended")         \
+	X(cover_bytes, COUNTER, "direction", NULL, "Bytes relayed to and from the site")
+
+enum family {
+#define X(name, type, label, label2, help) F_##name,
+	FAMILIES(X)
+#undef X
+};
+
+static const struct sp_metric table[] = {
+#define X(name_, type_, label, label2, help_)                                            \
+	{.name = "sallyport_" #name_,                                                    \
+	 .type = SP_METRIC_##type_,                                                      \
+	 .help = help_,                                                                  \
+	 .labels = {label, label2}},
+	FAMILIES(X)
+#undef X
+};
+
+static void begin(struct sp_metrics_writer *m, enum family f)
+{
+	sp_metrics_family(m, &table[f]);
+}
+
+static void one(struct sp_metrics_writer *m, enum family f, uint64_t v)
+{
+	begin(m, f);
+	sp_metrics_u64(m, v, NULL);
+}
+
+static void put(struct sp_metrics_writer *m, const char *label, uint64_t v)
+{
+	sp_metrics_u64(m, v, SP_LABELS(label));
+}
+
+// A family by reason; only those that happened, so that a scrape stays small.
+static void by_reason(struct sp_metrics_writer *m, enum family f, const uint64_t *n)
+{
+	begin(m, f);
+	for (int r = 0; r <= SP_REASON__LAST; r++)
+		if (n[r])
+			put(m, sp_reason_word((enum sp_reason)r), n[r]);
+}
+
+// ---- the groups ----
+
+static void put_process(struct wrk_worker *w, struct sp_metrics_writer *m)
+{
+	const struct sp_fleet_revision *r = &w->id.fleet->revision;
+	char why[64];
+	begin(m, F_build_info);
+	sp_metrics_u64(m, 1, SP_LABELS(sp_version(), w->cfg->node));
+	one(m, F_config_epoch, r->epoch);
+	one(m, F_config_seq, r->sequence);
+	one(m, F_config_applied_timestamp_seconds, w->config_applied_s);
+	begin(m, F_reloads);
+	put(m, "ok", w->reloads_ok);
+	put(m, "failed", w->reloads_failed);
+	one(m, F_ready, wrk_worker_ready(w, why, sizeof(why)));
+	one(m, F_log_lines_lost, sp_log_lost());
+}
+
+static void put_carriers(struct wrk_worker *w, struct sp_metrics_writer *m)
+{
+	const struct sp_link_counters *c = sp_link_env_counters(w->links);
+	uint64_t accepted[2] = {0}, starved = 0;
+	for (unsigned i = 0; i < w->n_ports; i++) {
+		const struct wrk_listener_counters *l =
+			wrk_listener_counters(w->ports[i].listener);
+		accepted[w->ports[i].kind == SP_CARRIER_TLS] += l->accepted;
+		starved += l->no_descriptors;
+	}
+	begin(m, F_accepted);
+	put(m, "tcp", accepted[0]);
+	put(m, "tls", accepted[1]);
+	one(m, F_accept_no_descriptors, starved);
+	begin(m, F_carriers);
+	put(m, "half-open", c->half_open);
+	put(m, "live", c->live);
+	put(m, "lingering", c->lingering);
+	one(m, F_carriers_established, c->established);
+	by_reason(m, F_carriers_ended, c->ended);
+	begin(m, F_carrier_bytes);
+	put(m, "to_client", c->bytes_tx);
+	put(m, "from_client", c->bytes_rx);
+	begin(m, F_carrier_records);
+	put(m, "to_client", c->records_tx);
+	put(m, "from_client", c->records_rx);
+	by_reason(m, F_strangers, c->strangers);
+	one(m, F_replay_keys, sp_replay_count(w->replay));
+}
+
+static void put_sessions(struct wrk_worker *w, struct sp_metrics_writer *m)
+{
+	const struct wrk_sessions_counters *s = wrk_sessions_counters(w->sessions);
+	begin(m, F_sessions);
+	put(m, "attached", s->attached);
+	put(m, "detached", s->detached);
+	put(m, "ending", s->ending);
+	one(m, F_users, wrk_sessions_users(w->sessions));
+	one(m, F_sessions_made, s->made);
+	one(m, F_sessions_resumed, s->resumed);
+	by_reason(m, F_sessions_ended, s->ended);
+	one(m, F_sessions_evicted, s->evicted);
+	by_reason(m, F_refused, s->refused);
+	begin(m, F_passes_renewed);
+	put(m, "ok", s->passes_renewed);
+	put(m, "rejected", s->passes_rejected);
+}
+
+static void put_streams(struct wrk_worker *w, struct sp_metrics_writer *m,
+			const struct sp_session_stats *st)
+{
+	const struct wrk_exit_counters *x = wrk_exit_counters(w->exit);
+	one(m, F_streams, x->streams);
+	one(m, F_streams_draining, x->draining);
+	one(m, F_streams_asked, x->streams_asked);
+	one(m, F_streams_opened, x->streams_opened);
+	by_reason(m, F_streams_ended, x->streams_ended);
+	begin(m, F_streams_refused);
+	put(m, "streams", st->streams_refused);
+	put(m, "rate", wrk_sessions_counters(w->sessions)->streams_rate_limited);
+	one(m, F_resent_bytes, st->bytes_resent);
+	one(m, F_duplicate_bytes, st->bytes_dup);
+	one(m, F_no_descriptors, x->no_descriptors);
+	begin(m, F_dial_seconds);
+	sp_metrics_histogram(m, &x->dial_seconds, NULL);
+}
+
+static void put_flows(struct wrk_worker *w, struct sp_metrics_writer *m,
+		      const struct sp_session_stats *st)
+{
+	const struct wrk_exit_counters *x = wrk_exit_counters(w->exit);
+	one(m, F_flows, x->flows);
+	one(m, F_flows_asked, x->flows_asked);
+	one(m, F_flows_opened, x->flows_opened);
+	by_reason(m, F_flows_ended, x->flows_ended);
+	begin(m, F_flows_evicted);
+	put(m, "session", st->flows_evicted);
+	put(m, "worker", x->flows_evicted);
+	one(m, F_flow_icmp_errors, x->icmp_errors);
+	begin(m, F_datagrams_dropped);
+	put(m, "to_client", st->dgrams_dropped);
+	put(m, "from_client", x->dgrams_dropped);
+}
+
+static void put_memory(struct wrk_worker *w, struct sp_metrics_writer *m,
+		       const struct sp_session_stats *st)
+{
+	one(m, F_replay_memory_bytes, st->replay_bytes);
+	one(m, F_memory_spare_bytes,
+	    (uint64_t)sp_arena_chunks_spare(w->arena) * SP_CHUNK_BYTES);
+	one(m, F_memory_pool_bytes,
+	    (uint64_t)sp_arena_chunks_pool(w->arena) * SP_CHUNK_BYTES);
+}
+
+static void put_dials(struct wrk_worker *w, struct sp_metrics_writer *m)
+{
+	const struct wrk_dialer_stats *d = wrk_dialer_stats(w->dialer);
+	one(m, F_dials, d->dials);
+	begin(m, F_dials_ended);
+	put(m, "ok", d->ended[SP_REASON_NONE]);
+	for (int r = 1; r <= SP_REASON__LAST; r++)
+		if (d->ended[r])
+			put(m, sp_reason_word((enum sp_reason)r), d->ended[r]);
+	one(m, F_dial_attempts, d->attempts);
+	one(m, F_dials_refused, d->refused);
+	begin(m, F_policy_refused);
+	for (int v = SP_POLICY_ALLOWED + 1; v <= SP_POLICY__LAST; v++)
+		if (d->policy[v])
+			put(m, sp_policy_word((enum sp_policy_verdict)v), d->policy[v]);
+}
+
+static void put_dns(struct wrk_worker *w, struct sp_metrics_writer *m)
+{
+	struct wrk_resolve_stats d;
+	wrk_resolve_stats(w->resolve, &d);
+	begin(m, F_dns_lookups);
+	put(m, "started", d.started - d.joined);
+	put(m, "joined", d.joined);
+	put(m, "refused", d.refused);
+	begin(m, F_dns_queries);
+	put(m, "sent", d.queries);
+	put(m, "failed", d.failed);
+	put(m, "timed-out", d.timed_out);
+	begin(m, F_dns_cache);
+	put(m, "hit", d.cache.hits);
+	put(m, "miss", d.cache.misses);
+	put(m, "evicted", d.cache.evictions);
+	one(m, F_dns_cache_entries, d.cache.entries);
+	one(m, F_dns_waiting, d.waiters);
+}
+
+static void put_cover(struct wrk_worker *w, struct sp_metrics_writer *m)
+{
+	const struct wrk_cover_counters *c = wrk_cover_counters(w->cover);
+	one(m, F_cover_relays, c->live);
+	begin(m, F_cover_connections);
+	put(m, "stranger", c->relayed);
+	put(m, "silent", c->waited);
+	begin(m, F_cover_ended);
+	put(m, "unreachable", c->unreachable);
+	put(m, "evicted", c->evicted);
+	put(m, "idle", c->idle);
+	begin(m, F_cover_bytes);
+	put(m, "to_site", c->bytes_to_site);
+	put(m, "from_site", c->bytes_from_site);
+}
+
+// ---- by tier ----
+
+struct tier_row {
+	struct sp_metrics_writer *m;
+	size_t to, from; // fields of struct wrk_tally
+};
+
+static void put_tier_traffic(void *ctx, const struct wrk_tally *t, uint32_t sessions)
+{
+	const struct tier_row *row = ctx;
+	const char *base = (const char *)t;
+	(void)sessions;
+	sp_metrics_u64(row->m, *(const uint64_t *)(base + row->to),
+		       SP_LABELS(t->tier, "to_client"));
+	sp_metrics_u64(row->m, *(const uint64_t *)(base + row->from),
+		       SP_LABELS(t->tier, "from_client"));
+}
+
+static void put_tier_sessions(void *ctx, const struct wrk_tally *t, uint32_t sessions)
+{
+	put(ctx, t->tier, sessions);
+}
+
+static void put_tiers(struct wrk_worker *w, struct sp_metrics_writer *m)
+{
+#define TALLY(field) offsetof(struct wrk_tally, field)
+	struct {
+		enum family family;
+		struct tier_row row;
+	} rows[] = {
+		{F_stream_bytes, {m, TALLY(bytes_to_client), TALLY(bytes_from_client)}},
+		{F_datagrams, {m, TALLY(dgrams_to_client), TALLY(dgrams_from_client)}},
+		{F_datagram_bytes,
+		 {m, TALLY(dgram_bytes_to_client), TALLY(dgram_bytes_from_client)}},
+	};
+	begin(m, F_tier_sessions);
+	wrk_sessions_tiers(w->sessions, put_tier_sessions, m);
+	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+		begin(m, rows[i].family);
+		wrk_sessions_tiers(w->sessions, put_tier_traffic, &rows[i].row);
+	}
+}
+
+// ---- the listener ----
+
+static void on_metrics(void *ctx, struct sp_metrics_writer *m)
+{
+	struct wrk_worker *w = ctx;
+	struct sp_session_stats st;
+	wrk_sessions_stats(w->sessions, &st);
+	put_process(w, m);
+	put_carriers(w, m);
+	put_sessions(w, m);
+	put_streams(w, m, &st);
+	put_flows(w, m, &st);
+	put_tiers(w, m);
+	put_memory(w, m, &st);
+	put_dials(w, m);
+	put_dns(w, m);
+	if (w->cover)
+		put_cover(w, m);
+}
+
+static void on_ready(void *ctx, struct sp_ready *r)
+{
+	struct wrk_worker *w = ctx;
+	char why[64];
+	bool ok = wrk_worker_ready(w, why, sizeof(why));
+	sp_ready_check(r, "sessions", ok, why);
+}
+
+static const struct sp_admin_ops ops = {.metrics = on_metrics, .ready = on_ready};
+
+int wrk_metrics_serve(struct wrk_worker *w)
+{
+	const struct sp_target *at = &w->cfg->admin.listen;
+	char text[SP_TARGET_TEXT_MAX];
+	if (!at->kind)
+		return 0;
+	sp_target_format(at, text, sizeof(text));
+	int err = sp_admin_new(w->loop, at, &ops, w, &w->admin);
+	if (err)
+		sp_error("worker", "cannot listen",
+			 "key=admin.listen address=%s error=%s", text, sp_strerror(err));
+	else
+		sp_info("worker", "listening", "admin=%s", text);
+	return err;
+}
