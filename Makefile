@@ -6,6 +6,7 @@ BINDIR     ?= $(PREFIX)/bin
 MANDIR     ?= $(PREFIX)/share/man
 UNITDIR    ?= $(PREFIX)/lib/systemd/system
 EXAMPLEDIR ?= $(PREFIX)/share/doc/sallyport/examples
+COMPLETIONDIR ?= $(PREFIX)/share/bash-completion/completions
 PKG_CONFIG ?= pkg-config
 CC         ?= cc
 PYTHON     := /usr/bin/python3
@@ -152,7 +153,8 @@ format: ## clang-format in place
 MANPAGES := $(wildcard docs/man/*.[1-8])
 UNITS    := $(wildcard deploy/systemd/*)
 EXAMPLES := $(wildcard deploy/examples/*)
-install: all ## to PREFIX below DESTDIR: programs, man pages, units, examples
+COMPLETIONS := $(wildcard deploy/completion/*)
+install: all ## to PREFIX below DESTDIR: programs, man pages, units, examples, completion
 	install -d $(DESTDIR)$(BINDIR)
 	install -m 0755 $(BINS) $(DESTDIR)$(BINDIR)
 	@for m in $(MANPAGES); do d=$(DESTDIR)$(MANDIR)/man$${m##*.}; \
@@ -162,11 +164,14 @@ install: all ## to PREFIX below DESTDIR: programs, man pages, units, examples
 	  chmod 0644 $(DESTDIR)$(UNITDIR)/$${u##*/} || exit 1; done
 	@for e in $(EXAMPLES); do install -d $(DESTDIR)$(EXAMPLEDIR) && \
 	  install -m 0644 $$e $(DESTDIR)$(EXAMPLEDIR) || exit 1; done
+	@for c in $(COMPLETIONS); do install -d $(DESTDIR)$(COMPLETIONDIR) && \
+	  install -m 0644 $$c $(DESTDIR)$(COMPLETIONDIR) || exit 1; done
 uninstall: ## removes what install put there, and nothing else
 	rm -f $(addprefix $(DESTDIR)$(BINDIR)/,$(notdir $(BINS)))
 	rm -f $(foreach m,$(MANPAGES),$(DESTDIR)$(MANDIR)/man$(subst .,,$(suffix $(m)))/$(notdir $(m)))
 	rm -f $(addprefix $(DESTDIR)$(UNITDIR)/,$(notdir $(UNITS)))
 	rm -f $(addprefix $(DESTDIR)$(EXAMPLEDIR)/,$(notdir $(EXAMPLES)))
+	rm -f $(addprefix $(DESTDIR)$(COMPLETIONDIR)/,$(notdir $(COMPLETIONS)))
 	-rmdir $(DESTDIR)$(EXAMPLEDIR) $(dir $(DESTDIR)$(EXAMPLEDIR)) 2>/dev/null
 
 clean: ## remove build/

@@ -128,6 +128,16 @@ static bool recognise(const char *text, size_t len, struct ctl_keypair *ret,
 	return found;
 }
 
+static int print_public(struct ctl_call *call, const struct ctl_keypair *k)
+{
+	char text[SP_KEY_TEXT_MAX];
+	if (!sp_key_bytes(k->kind, false))
+		return ctl_fail(call, EX_DATAERR, "%s: a %s key has no public half",
+				call->args[0], sp_key_kind_word(k->kind));
+	fprintf(call->out, "%s\n", sp_key_format(k->kind, false, k->public_key, text));
+	return EX_OK;
+}
+
 int ctl_keys_show(struct ctl_call *call)
 {
 	struct ctl_keypair k = {0};
@@ -149,6 +159,11 @@ int ctl_keys_show(struct ctl_call *call)
 		if (code)
 			return code;
 		sp_file_free(buf, len);
+	}
+	if (ctl_has(call, "public")) {
+		code = print_public(call, &k);
+		sodium_memzero(&k, sizeof(k));
+		return code;
 	}
 	json_t *o = ctl_describe_key(k.kind, secret, k.public_key);
 	sodium_memzero(&k, sizeof(k));

@@ -66,7 +66,7 @@
 	{.name = "deny",                                                                 \
 	 .arg = "RANGE",                                                                 \
 	 .repeat = true,                                                                 \
-	 .help = "Exit policy: refuse RANGE[:PORT[-PORT]]; before any --allow"},       \
+	 .help = "Exit policy: refuse RANGE[:PORT[-PORT]]; before any --allow"},         \
 	{                                                                                \
 		.name = "allow", .arg = "RANGE", .repeat = true,                         \
 		.help = "Exit policy: allow what is refused by itself"                   \
@@ -80,6 +80,11 @@
 static const struct ctl_option keys_options[] = {
 	OUTPUT("Secret file, mode 0600; the public half goes beside it as .pub"),
 	FORCE,
+	{0},
+};
+
+static const struct ctl_option keys_show_options[] = {
+	{.name = "public", .help = "Print the text of the public half and nothing else"},
 	{0},
 };
 
@@ -209,7 +214,7 @@ static const struct ctl_verb verbs[] = {
 	{"keys device", NULL, "", 0, 0, "Make the key of a user's device", keys_options,
 	 ctl_keys_make},
 	{"keys show", NULL, "FILE", 1, 1, "Say which key a file holds, never a secret",
-	 NULL, ctl_keys_show},
+	 keys_show_options, ctl_keys_show},
 	{"pass make", NULL, "", 0, 0, "Sign a pass for a device", pass_make_options,
 	 ctl_pass_make},
 	{"pass show", NULL, "FILE", 1, 1, "Print a pass", NULL, ctl_pass_show},
