@@ -345,6 +345,9 @@ static void put_everything(struct out *o, bool due)
 		return;
 	put_control(o);
 	put_gone(o);
+	// What is left of it may be the OPEN, OPENED or FLOW that data would overtake.
+	if (!TAILQ_EMPTY(&s->ctl))
+		return;
 	bool windows = !TAILQ_EMPTY(&s->dirty) && s->now_us >= s->dirty_at_us;
 	if (due || windows || sp_writer_len(&o->w) > before || bulk_waits(s))
 		put_dirty_windows(o);

@@ -373,6 +373,8 @@ int stream_data(struct sp_stream *st, const struct sp_frame *f)
 		return 0; // in flight when it ended
 	if (f->offset > st->rcv_next || end > r->credit_given)
 		return SP_E_PROTOCOL;
+	if (s->opt.role == SP_ROLE_CLIENT && r->state == SP_STREAM_DIALLING)
+		return SP_E_PROTOCOL; // before OPENED
 	if (r->bits & SP_STREAM_RX_FIN) {
 		if (end > r->rx_final || (fin && end != r->rx_final))
 			return SP_E_PROTOCOL;

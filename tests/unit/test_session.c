@@ -206,18 +206,23 @@ static size_t flatten(uint8_t *buf)
 	return n;
 }
 
-// Moves one record if there is one. Returns its length.
-static size_t pass_record(int from, unsigned slot)
+// Moves one record of at most `max` bytes if there is one. Returns its length.
+static size_t pass_small(int from, unsigned slot, size_t max)
 {
 	static uint8_t rec[SP_RECORD_PLAIN_MAX];
 	bool rekey;
 	enum sp_reason why;
-	if (sp_session_output(w.s[from], slot, SP_RECORD_PLAIN_MAX, &g, w.now) == 0)
+	if (sp_session_output(w.s[from], slot, max, &g, w.now) == 0)
 		return 0;
 	size_t n = flatten(rec);
 	assert_int_equal(sp_session_input(w.s[!from], slot, rec, n, w.now, &rekey, &why),
 			 0);
 	return n;
+}
+
+static size_t pass_record(int from, unsigned slot)
+{
+	return pass_small(from, slot, SP_RECORD_PLAIN_MAX);
 }
 
 static void settle(unsigned slot)
@@ -300,6 +305,14 @@ static struct sp_stream *open_stream(void)
 	assert_int_equal(sp_session_open(w.s[0], &t, NULL, &st), 0);
 	settle(0);
 	return st;
+}
+
+static struct sp_flow *open_flow(uint16_t port)
+{
+	struct sp_target t = {.kind = SP_TARGET_IPV4, .port = port};
+	struct sp_flow *fl;
+	assert_int_equal(sp_session_open_flow(w.s[0], &t, NULL, &fl), 0);
+	return fl;
 }
 
 static size_t push(struct sp_stream *st, size_t len)
@@ -598,6 +611,51 @@ static void a_stream_over_the_limit_is_refused_and_the_others_live(void **state)
 	assert_int_equal(w.closed_reason, SP_REASON_STREAM_LIMIT);
 }
 
+// Takes one frame for `to` on slot 0; returns what the engine says.
+static int give(int to, const uint8_t *frames, size_t len)
+{
+	bool rekey;
+	enum sp_reason why;
+	return sp_session_input(w.s[to], 0, frames, len, w.now, &rekey, &why);
+}
+
+static void no_data_overtakes_the_control_frames_that_announce_it(void **state)
+{
+	(void)state;
+	struct sp_stream *st[60];
+	struct sp_target t = {.kind = SP_TARGET_NAME, .port = 80, .name = "a.example"};
+	uint8_t d[40] = {0};
+	attach(0);
+	for (int i = 0; i < 60; i++) { // more than one small record can announce
+		assert_int_equal(sp_session_open(w.s[0], &t, NULL, &st[i]), 0);
+		assert_true(push(st[i], 10) == 10);
+	}
+	assert_int_equal(sp_flow_send(open_flow(53), d, sizeof(d)), 0);
+	while (pass_small(0, 0, 512) > 0)
+		;
+	assert_int_equal(w.opens, 60);
+	assert_int_equal(w.sunk[1], 600);
+	assert_int_equal(w.dgrams, 1);
+	assert_int_equal(w.flow_closed, 0);
+	while (pass_small(1, 0, 512) > 0)
+		;
+	assert_int_equal(w.opened, 60);
+	assert_int_equal(w.closed, 0);
+}
+
+static void data_before_opened_is_a_protocol_error(void **state)
+{
+	(void)state;
+	uint8_t rec[64] = {0};
+	struct sp_writer wr;
+	attach(0);
+	w.auto_open = false;
+	open_stream();
+	sp_writer_init(&wr, rec, sizeof(rec));
+	sp_frame_put_data(&wr, false, 1, 0, 5);
+	assert_int_equal(give(0, rec, sp_writer_len(&wr) + 5), SP_E_PROTOCOL);
+}
+
 static void an_open_of_an_id_that_is_gone_is_answered(void **state)
 {
 	(void)state;
@@ -626,14 +684,6 @@ static void an_open_of_an_id_that_is_gone_is_answered(void **state)
 		assert_int_equal(sp_frame_get(&r, &f), 0);
 	assert_int_equal(f.type, SP_FRAME_RESET);
 	assert_int_equal(f.reason, SP_REASON_GONE);
-}
-
-static struct sp_flow *open_flow(uint16_t port)
-{
-	struct sp_target t = {.kind = SP_TARGET_IPV4, .port = port};
-	struct sp_flow *fl;
-	assert_int_equal(sp_session_open_flow(w.s[0], &t, NULL, &fl), 0);
-	return fl;
 }
 
 static void the_stalest_flow_goes_and_never_the_newest(void **state)
@@ -817,6 +867,8 @@ int main(void)
 		T(a_resume_lists_only_what_changed),
 		T(a_home_without_memory_ends_what_was_open_and_opens_the_rest_again),
 		T(a_stream_over_the_limit_is_refused_and_the_others_live),
+		T(no_data_overtakes_the_control_frames_that_announce_it),
+		T(data_before_opened_is_a_protocol_error),
 		T(an_open_of_an_id_that_is_gone_is_answered),
 		T(the_stalest_flow_goes_and_never_the_newest),
 		T(dns_goes_before_other_datagrams_and_bulk),

@@ -433,7 +433,7 @@ static void produce(struct sim *m, struct carrier *c, int side)
 {
 	static struct sp_gather g;
 	static uint8_t flat[65536], doubled[60000];
-	if (!c->open[side] || !m->s[side] || c->cut)
+	if (!c->open[side] || !m->s[side])
 		return;
 	c->wake[side] = false;
 	for (int i = 0; i < 4 && c->pipe[side].w - c->pipe[side].r < 100000; i++) {
@@ -451,7 +451,8 @@ static void produce(struct sim *m, struct carrier *c, int side)
 		size_t len = double_frames(flat, n, doubled + 2, sizeof(doubled) - 2);
 		doubled[0] = (uint8_t)(len >> 8);
 		doubled[1] = (uint8_t)len;
-		pipe_put(&c->pipe[side], doubled, len + 2);
+		if (!c->cut) // else it goes nowhere, as into a dead path
+			pipe_put(&c->pipe[side], doubled, len + 2);
 	}
 	c->wake[side] = true;
 }
@@ -605,7 +606,8 @@ static void programs(struct sim *m)
 			}
 			if (!e->st || e->closed || !chance(50))
 				continue;
-			pump_source(&sides[side], e);
+			if (side == 0 || e->open) // a destination that is reached
+				pump_source(&sides[side], e);
 			if (e->st && !e->closed)
 				sp_stream_sink_ready(e->st);
 		}
