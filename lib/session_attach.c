@@ -318,10 +318,10 @@ static int resume_entry(struct sp_session *s, struct slot *sl,
 	const struct sp_stream_rec *r = st->rec;
 	uint64_t end = r->head + ((r->bits & SP_STREAM_TX_FIN) ? 1 : 0);
 	if (e->next > end || e->taken > e->next) {
-		// The ends do not speak of the same stream (one home's OPEN arrived at the next):
-		// nothing can be agreed, this stream alone is lost.
+		// The ends do not speak of the same stream (one home's OPEN arrived at
+		// the next): nothing can be agreed, this stream alone is lost.
 		stream_end(st, SP_REASON_HOME_LOST);
-		sp_stream_reset(st, SP_REASON_HOME_LOST);
+		stream_reset(st, SP_REASON_HOME_LOST);
 		return 0;
 	}
 	if (s->slots + s->primary == sl) {

@@ -5,7 +5,14 @@
 
 #include "lib/session_internal.h"
 
-#define QUANTUM 1514 // bytes a flow may send per turn (deficit round robin)
+#define QUANTUM  1514 // bytes a flow may send per turn (deficit round robin)
+#define OVERHEAD 48   // of a queued datagram: even an empty one takes memory
+
+// What a queued datagram counts against the budgets.
+static uint32_t cost(const struct packet *p)
+{
+	return p->len + OVERHEAD;
+}
 
 static bool is_dns(const struct sp_target *t)
 {
@@ -39,9 +46,9 @@ static void drop_head(struct sp_flow *fl)
 {
 	struct packet *p = STAILQ_FIRST(&fl->packets);
 	STAILQ_REMOVE_HEAD(&fl->packets, next);
-	fl->queued -= p->len;
+	fl->queued -= cost(p);
 	fl->npackets--;
-	fl->s->dgram_bytes -= p->len;
+	fl->s->dgram_bytes -= cost(p);
 	free(p);
 	if (fl->npackets == 0)
 		TAILQ_REMOVE(active_list(fl), fl, sched_link);
@@ -69,7 +76,8 @@ void flow_touch(struct sp_flow *fl)
 	TAILQ_INSERT_TAIL(&fl->s->lru, fl, lru);
 }
 
-void flow_destroy(struct sp_flow *fl)
+// Out of every list; nothing but freeing it is left.
+static void flow_unlink(struct sp_flow *fl)
 {
 	struct sp_session *s = fl->s;
 	while (fl->npackets)
@@ -78,20 +86,25 @@ void flow_destroy(struct sp_flow *fl)
 	TAILQ_REMOVE(&s->lru, fl, lru);
 	sp_idmap_remove(&s->flows, fl->id);
 	s->n_flows--;
-	free(fl);
+	fl->ended = true;
 }
 
+// The program may close it again, or open another, while it is told.
 void flow_end(struct sp_flow *fl, enum sp_reason reason)
 {
 	struct sp_session *s = fl->s;
+	flow_unlink(fl);
 	s->opt.ops->flow_closed(s->opt.ctx, fl, reason);
-	flow_destroy(fl);
+	free(fl);
 }
 
 // Makes room for one more: the stalest idle flow goes, never the newest.
 static void flow_make_room(struct sp_session *s)
 {
-	while (s->n_flows && s->n_flows >= s->opt.limits.max_flows) {
+	uint32_t max = s->opt.limits.max_flows;
+	// Counted beforehand: programs that are told may open others.
+	uint32_t over = s->n_flows >= max ? s->n_flows - max + 1 : 0;
+	for (; over && s->n_flows; over--) {
 		struct sp_flow *stalest = TAILQ_FIRST(&s->lru);
 		s->stats.flows_evicted++;
 		(void)session_gone(s, stalest->id, true, SP_REASON_FLOW_LIMIT);
@@ -102,7 +115,6 @@ static void flow_make_room(struct sp_session *s)
 static struct sp_flow *flow_new(struct sp_session *s, uint64_t id,
 				const struct sp_target *target)
 {
-	flow_make_room(s);
 	struct sp_flow *fl = calloc(1, sizeof(*fl));
 	if (!fl || sp_idmap_put(&s->flows, id, fl)) {
 		free(fl);
@@ -146,6 +158,7 @@ static int flow_open_frame(struct sp_session *s, const struct sp_frame *f)
 		return SP_E_PROTOCOL;
 	if (sp_idmap_get(&s->flows, f->id))
 		return 0;
+	flow_make_room(s);
 	struct sp_flow *fl = flow_new(s, f->id, &f->target);
 	if (!fl)
 		return session_gone(s, f->id, true, SP_REASON_NO_MEMORY);
@@ -165,6 +178,8 @@ int flow_frame(struct sp_session *s, const struct sp_frame *f)
 	}
 	if (!fl)
 		return session_gone(s, f->id, true, SP_REASON_GONE);
+	if (f->len > SP_DATAGRAM_MAX)
+		return SP_E_MALFORMED;
 	flow_touch(fl);
 	s->stats.dgrams_rx++;
 	s->stats.dgram_bytes_rx += f->len;
@@ -179,8 +194,10 @@ bool flow_has_output(const struct sp_session *s, bool dns)
 	return !TAILQ_EMPTY(dns ? &s->flows_dns : &s->flows_active);
 }
 
-// Puts packets of one flow while they fit and its deficit lasts. False: no room is left.
-static bool flow_turn(struct sp_flow *fl, struct sp_writer *w, size_t *room)
+// Puts packets of one flow while they fit and its deficit lasts; the first of all may be
+// larger than the quantum. False: no room is left.
+static bool flow_turn(struct sp_flow *fl, struct sp_writer *w, size_t quantum,
+		      size_t *put)
 {
 	struct sp_session *s = fl->s;
 	uint64_t age = fl->dns ? DGRAM_AGE_DNS_US : DGRAM_AGE_US;
@@ -192,13 +209,13 @@ static bool flow_turn(struct sp_flow *fl, struct sp_writer *w, size_t *room)
 			continue;
 		}
 		size_t need = 1 + sp_varint_len(fl->id) + sp_varint_len(p->len) + p->len;
-		if (need > *room || need > sp_writer_room(w))
+		if ((*put && *put + need > quantum) || need > sp_writer_room(w))
 			return false;
 		if (fl->deficit <= 0)
 			return true;
 		sp_frame_put_dgram(w, fl->id, p->len);
 		sp_put_bytes(w, p->data, p->len);
-		*room -= need;
+		*put += need;
 		fl->deficit -= (int32_t)p->len;
 		s->stats.dgrams_tx++;
 		s->stats.dgram_bytes_tx += p->len;
@@ -210,19 +227,19 @@ static bool flow_turn(struct sp_flow *fl, struct sp_writer *w, size_t *room)
 size_t flow_output(struct sp_session *s, bool dns, struct sp_writer *w, size_t quantum)
 {
 	struct flow_list *list = dns ? &s->flows_dns : &s->flows_active;
-	size_t room = quantum;
+	size_t put = 0;
 	struct sp_flow *fl;
 	while ((fl = TAILQ_FIRST(list))) {
 		if (fl->deficit <= 0)
 			fl->deficit += QUANTUM;
-		if (!flow_turn(fl, w, &room))
+		if (!flow_turn(fl, w, quantum, &put))
 			break;
 		if (fl->npackets) { // its turn is over
 			TAILQ_REMOVE(list, fl, sched_link);
 			TAILQ_INSERT_TAIL(list, fl, sched_link);
 		}
 	}
-	return quantum - room;
+	return put;
 }
 
 // ---- the program's side ----
@@ -233,6 +250,7 @@ int sp_session_open_flow(struct sp_session *s, const struct sp_target *target, v
 	if (s->dead)
 		return SP_E_CLOSED;
 	session_refresh(s);
+	flow_make_room(s); // first: the program may open another when it is told
 	struct sp_flow *fl = flow_new(s, s->next_flow, target);
 	if (!fl)
 		return -ENOMEM;
@@ -248,8 +266,10 @@ int sp_flow_send(struct sp_flow *fl, const uint8_t *buf, size_t len)
 	struct sp_session *s = fl->s;
 	if (len > SP_DATAGRAM_MAX)
 		return -EMSGSIZE;
+	if (fl->ended)
+		return SP_E_CLOSED;
 	session_refresh(s);
-	while (s->dgram_bytes + len > s->opt.limits.datagram_budget_bytes)
+	while (s->dgram_bytes + len + OVERHEAD > s->opt.limits.datagram_budget_bytes)
 		if (!drop_from_fattest(s)) {
 			s->stats.dgrams_dropped++;
 			return SP_E_LIMIT;
@@ -265,8 +285,8 @@ int sp_flow_send(struct sp_flow *fl, const uint8_t *buf, size_t len)
 	STAILQ_INSERT_TAIL(&fl->packets, p, next);
 	if (fl->npackets++ == 0)
 		TAILQ_INSERT_TAIL(active_list(fl), fl, sched_link);
-	fl->queued += p->len;
-	s->dgram_bytes += p->len;
+	fl->queued += cost(p);
+	s->dgram_bytes += cost(p);
 	fat_update(fl);
 	flow_touch(fl);
 	session_wake(s);
@@ -275,8 +295,11 @@ int sp_flow_send(struct sp_flow *fl, const uint8_t *buf, size_t len)
 
 void sp_flow_close(struct sp_flow *fl, enum sp_reason reason)
 {
+	if (fl->ended) // it is being told of that
+		return;
 	(void)session_gone(fl->s, fl->id, true, reason);
-	flow_destroy(fl);
+	flow_unlink(fl);
+	free(fl);
 }
 
 void sp_flow_set_user(struct sp_flow *fl, void *user)

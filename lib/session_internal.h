@@ -106,10 +106,11 @@ struct sp_flow {
 	void *user;
 	uint64_t id;
 	uint64_t last_us; // last traffic
-	uint32_t queued;  // bytes
+	uint32_t queued;  // bytes, with overhead
 	uint32_t npackets;
 	int8_t fat; // bucket by queued bytes, -1: empty
 	bool dns;
+	bool ended; // unlinked; the program is being told
 	int32_t deficit;
 	STAILQ_HEAD(packet_list, packet) packets;
 	struct sp_target target;
@@ -182,7 +183,7 @@ struct sp_session {
 	struct ctl_list ctl;
 	struct flow_list lru, flows_active, flows_dns, fat[FAT_BUCKETS];
 	uint32_t n_live, n_finished, n_flows;
-	uint32_t dgram_bytes;  // queued
+	uint32_t dgram_bytes;  // queued, with overhead
 	uint64_t credit_extra; // granted beyond the guarantees
 	int64_t balance;       // > 0: datagrams are owed bytes against streams
 	uint64_t dirty_at_us;  // when what was taken must be told
@@ -229,6 +230,7 @@ size_t attach_put_hello(struct sp_session *s, unsigned slot, struct sp_writer *w
 struct sp_stream *stream_new(struct sp_session *s, uint64_t id, int *ret_err);
 void stream_destroy(struct sp_stream *st); // unlinks everywhere and frees
 void stream_end(struct sp_stream *st, enum sp_reason reason); // tells the program
+void stream_reset(struct sp_stream *st, enum sp_reason reason); // tells the peer
 void stream_check_done(struct sp_stream *st);
 void stream_activate(
 	struct sp_stream *st); // into the schedule if it has something to send
@@ -259,7 +261,6 @@ void rxq_clear(struct sp_stream *st);
 void output_confirm(struct sp_session *s); // after a report: lets finished streams go
 
 // session_flow.c
-void flow_destroy(struct sp_flow *fl);
 void flow_end(struct sp_flow *fl, enum sp_reason reason);
 int flow_frame(struct sp_session *s, const struct sp_frame *f);
 void flow_touch(struct sp_flow *fl);

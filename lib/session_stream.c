@@ -453,7 +453,7 @@ void sp_stream_opened(struct sp_stream *st, const struct sp_target *bound)
 	ctl_want(st->s, &st->ctl, WANT_OPENED);
 }
 
-void sp_stream_reset(struct sp_stream *st, enum sp_reason reason)
+void stream_reset(struct sp_stream *st, enum sp_reason reason)
 {
 	if (st->finished)
 		return;
@@ -462,6 +462,12 @@ void sp_stream_reset(struct sp_stream *st, enum sp_reason reason)
 	ctl_drop(st->s, &st->ctl);
 	stream_finish(st, SP_STREAM_RESET);
 	ctl_want(st->s, &st->ctl, WANT_RESET);
+}
+
+void sp_stream_reset(struct sp_stream *st, enum sp_reason reason)
+{
+	if (!st->user_gone) // else it is being told that the stream is over
+		stream_reset(st, reason);
 }
 
 void sp_stream_set_user(struct sp_stream *st, void *user)
