@@ -276,11 +276,12 @@ static void put_bulk(struct out *o)
 	bool unfit = false; // the next datagram does not fit into this record
 	for (;;) {
 		bool streams = next_stream(s) != NULL;
-		bool dgrams = !unfit && flow_has_output(s, false);
+		bool dgrams = flow_has_output(s, false);
+		if (!streams || !dgrams)
+			s->balance = 0; // one that waits for the next record is owed
+		dgrams = dgrams && !unfit;
 		if (!streams && !dgrams)
 			return;
-		if (!streams || !dgrams)
-			s->balance = 0;
 		limit_writer(o);
 		if (dgrams && (!streams || s->balance > 0)) {
 			size_t n = flow_output(s, false, &o->w,

@@ -28,6 +28,8 @@ struct world {
 	bool block; // sinks take nothing
 	struct sp_flow *flow_at_worker;
 	int flow_closed, dgrams;
+	bool flow_again; // open another when told of an end
+	struct sp_flow *flow_opened_again;
 	enum sp_reason flow_reason;
 	bool fresh;
 	uint16_t ports[64]; // of datagrams in order of arrival
@@ -90,9 +92,9 @@ static void on_source_ready(void *ctx, struct sp_stream *st)
 static void on_closed(void *ctx, struct sp_stream *st, enum sp_reason reason)
 {
 	(void)ctx;
-	(void)st;
 	w.closed++;
 	w.closed_reason = reason;
+	sp_stream_reset(st, SP_REASON_APP_RESET); // nothing is left to reset
 }
 
 static void on_flow_open(void *ctx, struct sp_flow *fl, const struct sp_target *target)
@@ -115,9 +117,16 @@ static void on_flow_data(void *ctx, struct sp_flow *fl, const uint8_t *buf, size
 static void on_flow_closed(void *ctx, struct sp_flow *fl, enum sp_reason reason)
 {
 	(void)ctx;
-	(void)fl;
 	w.flow_closed++;
 	w.flow_reason = reason;
+	sp_flow_close(fl, SP_REASON_CANCELLED); // nothing is left to close
+	assert_int_equal(sp_flow_send(fl, (const uint8_t *)"a", 1), SP_E_CLOSED);
+	if (w.flow_again) {
+		struct sp_target t = {.kind = SP_TARGET_IPV4, .port = 7000};
+		w.flow_again = false;
+		assert_int_equal(
+			sp_session_open_flow(w.s[0], &t, NULL, &w.flow_opened_again), 0);
+	}
 }
 
 static void on_attached(void *ctx, unsigned slot, bool fresh)
@@ -759,6 +768,69 @@ static void a_flood_of_datagrams_is_bounded_and_costs_the_fattest(void **state)
 	assert_true(thin_arrived);
 }
 
+static void empty_datagrams_are_bounded_too(void **state)
+{
+	(void)state;
+	struct sp_session_stats stats;
+	attach(0);
+	struct sp_flow *fl = open_flow(5000);
+	for (int i = 0; i < 100000; i++)
+		assert_int_equal(sp_flow_send(fl, (const uint8_t *)"", 0), 0);
+	sp_session_stats(w.s[0], &stats);
+	assert_in_range(stats.dgrams_dropped, 80000, 100000);
+}
+
+static void a_large_datagram_is_not_starved_by_streams(void **state)
+{
+	(void)state;
+	static uint8_t d[SP_DATAGRAM_MAX];
+	attach(0);
+	struct sp_stream *st = open_stream();
+	struct sp_flow *fl = open_flow(5000);
+	settle(0);
+	for (int i = 0; i < 3; i++) {
+		size_t len = i == 0 ? 5000 : i == 1 ? 12000 : sizeof(d);
+		push(st, 65536);
+		assert_int_equal(sp_flow_send(fl, d, len), 0);
+		assert_true(pass_record(0, 0) > 0);
+		assert_true(pass_record(0, 0) > 0);
+		assert_int_equal(w.dgrams, i + 1);
+	}
+}
+
+static void a_datagram_over_the_limit_is_not_taken(void **state)
+{
+	(void)state;
+	static uint8_t rec[SP_RECORD_PLAIN_MAX];
+	struct sp_writer wr;
+	attach(0);
+	open_flow(5000);
+	settle(0);
+	sp_writer_init(&wr, rec, sizeof(rec));
+	sp_frame_put_dgram(&wr, 1, SP_DATAGRAM_MAX + 1);
+	assert_int_equal(give(1, rec, sp_writer_len(&wr) + SP_DATAGRAM_MAX + 1),
+			 SP_E_MALFORMED);
+	assert_int_equal(w.dgrams, 0);
+}
+
+static void a_program_may_close_and_open_flows_while_it_is_told_of_an_end(void **state)
+{
+	(void)state;
+	attach(0);
+	for (int i = 0; i < 10; i++)
+		open_flow(5000);
+	w.flow_again = true;
+	struct sp_flow *fl = open_flow(6000);
+	assert_int_equal(w.flow_closed, 1);
+	settle(0);
+	assert_int_equal(sp_flow_send(fl, (const uint8_t *)"a", 1), 0);
+	assert_int_equal(sp_flow_send(w.flow_opened_again, (const uint8_t *)"b", 1), 0);
+	settle(0);
+	assert_int_equal(w.dgrams, 2);
+	assert_true((w.ports[0] == 6000 && w.ports[1] == 7000) ||
+		    (w.ports[0] == 7000 && w.ports[1] == 6000));
+}
+
 static void old_datagrams_are_dropped_but_dns_waits_a_second(void **state)
 {
 	(void)state;
@@ -874,6 +946,10 @@ int main(void)
 		T(dns_goes_before_other_datagrams_and_bulk),
 		T(streams_and_datagrams_share_half_and_half),
 		T(a_flood_of_datagrams_is_bounded_and_costs_the_fattest),
+		T(empty_datagrams_are_bounded_too),
+		T(a_large_datagram_is_not_starved_by_streams),
+		T(a_datagram_over_the_limit_is_not_taken),
+		T(a_program_may_close_and_open_flows_while_it_is_told_of_an_end),
 		T(old_datagrams_are_dropped_but_dns_waits_a_second),
 		T(a_datagram_over_the_limit_is_refused),
 		T(idle_flows_end_at_both_ends),
