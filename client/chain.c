@@ -2,6 +2,8 @@
 
 #include <string.h>
 
+#define YOUNG_MAX 3 // young deaths in a row that count as a failure
+
 void cli_chain_options_default(struct cli_chain_options *ret)
 {
 	*ret = (struct cli_chain_options){
@@ -10,7 +12,7 @@ void cli_chain_options_default(struct cli_chain_options *ret)
 		.stagger_ms = 50,
 		.backoff_min_ms = 50,
 		.backoff_max_ms = 5000,
-		.stable_ms = 1000,
+		.stable_ms = 250,
 	};
 }
 
@@ -120,7 +122,7 @@ static void failed(struct cli_chain *c, struct cli_chain_exit *x, uint64_t now_m
 	x->dial_at_ms = now_ms + backoff(c, x->fails);
 }
 
-void cli_chain_lost(struct cli_chain *c, unsigned e, uint64_t now_ms)
+void cli_chain_lost(struct cli_chain *c, unsigned e, bool useful, uint64_t now_ms)
 {
 	struct cli_chain_exit *x = &c->exit[e];
 	bool was = healthy(x);
@@ -129,7 +131,11 @@ void cli_chain_lost(struct cli_chain *c, unsigned e, uint64_t now_ms)
 	x->up = false;
 	x->stalled = false;
 	health_changed(x, was, now_ms);
-	if (now_ms - x->up_since_ms >= c->opt.stable_ms) {
+	if (useful || now_ms - x->up_since_ms >= c->opt.stable_ms)
+		x->young = 0;
+	else
+		x->young++;
+	if (x->young < YOUNG_MAX) {
 		x->fails = 0;
 		x->dial_at_ms = now_ms;
 	} else {

@@ -33,8 +33,10 @@ struct cli_chain_options {
 	uint32_t stagger_ms;     // between the first dials: 50
 	uint32_t backoff_min_ms; // 50
 	uint32_t backoff_max_ms; // 5,000
-	uint32_t stable_ms; // a carrier lost before that counts as a failed dial: 1,000
-	uint64_t seed;      // of the jitter
+	// A carrier that lives for less is young: 250. The third young death in a row and
+	// every further one count as failed dials.
+	uint32_t stable_ms;
+	uint64_t seed; // of the jitter
 };
 void cli_chain_options_default(struct cli_chain_options *ret);
 
@@ -47,6 +49,7 @@ struct cli_chain_exit {
 	bool wanted;
 	bool tried;     // a dial failed since it was last healthy
 	uint32_t fails; // dials failed in a row, for the back-off
+	uint32_t young; // carriers in a row that died young
 	uint64_t dial_at_ms;
 	uint64_t up_since_ms;
 	uint64_t healthy_since_ms;   // if it is
@@ -70,8 +73,9 @@ int cli_chain_init(struct cli_chain *c, unsigned n, const struct cli_chain_optio
 // ---- what happened to exit `e` ----
 
 void cli_chain_up(struct cli_chain *c, unsigned e, uint64_t now_ms); // a dial succeeded
-// The only carrier went (one that was up).
-void cli_chain_lost(struct cli_chain *c, unsigned e, uint64_t now_ms);
+// The only carrier went (one that was up). `useful`: it had carried something worth the
+// dial, so that its death is not counted as young.
+void cli_chain_lost(struct cli_chain *c, unsigned e, bool useful, uint64_t now_ms);
 // The dial under way failed. `refused`: the exit answered and does not serve this client:
 // the longest back-off at once. `again`: not a failure, dial anew now (a ticket that was
 // too old).

@@ -12,6 +12,7 @@
 
 #include <sodium.h>
 
+#include "client/metrics.h"
 #include "client/status.h"
 #include "lib/file.h"
 #include "lib/log.h"
@@ -318,6 +319,8 @@ static int build(struct cli_client *c, struct cli_identity *id)
 	if (!err)
 		err = listen_on(c, CLI_PROXY_HTTP, &c->cfg->http.listen);
 	if (!err)
+		err = cli_metrics_new(c, &c->metrics);
+	if (!err)
 		err = sp_loop_signals(c->loop, on_signal, c);
 	return err;
 }
@@ -368,6 +371,7 @@ void cli_client_free(struct cli_client *c)
 {
 	if (!c)
 		return;
+	cli_metrics_free(c->metrics);
 	if (c->proxy)
 		cli_proxy_stop(c->proxy);
 	cli_uplink_free(c->uplink); // ends every stream and flow

@@ -14,7 +14,7 @@
 #include "client/uplink.h"
 #include "lib/notify.h"
 
-struct cli_client { // for client.c, and for status.c to read
+struct cli_client { // for client.c, and for status.c and metrics.c to read
 	const char *config_path;
 	struct cli_config *cfg;
 	struct sp_pass pass;
@@ -28,6 +28,7 @@ struct cli_client { // for client.c, and for status.c to read
 	struct cli_uplink *uplink;
 	struct cli_proxy *proxy;
 	struct cli_control *control;
+	struct cli_metrics *metrics;
 	struct sp_watchdog watchdog;
 	struct sp_timer end;
 	bool ending;

@@ -324,9 +324,11 @@ static enum sp_reason carrier_reason(int err)
 
 static void step_carrier(struct probe *p)
 {
-	int err = sp_carrier_handshake(p->carrier);
 	if (p->res->reached == CLI_RUNG_CONNECT &&
-	    (err == 0 || is_connected(sp_carrier_fd(p->carrier))))
+	    is_connected(sp_carrier_fd(p->carrier)))
+		climb(p);
+	int err = sp_carrier_handshake(p->carrier);
+	if (p->res->reached == CLI_RUNG_CONNECT && err == 0)
 		climb(p);
 	if (err == -EAGAIN || p->done)
 		return;

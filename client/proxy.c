@@ -172,8 +172,7 @@ static void socks_event(struct conn *c, enum cli_socks5_event event)
 					     reply));
 		return;
 	case CLI_SOCKS5_NOT_SOCKS:
-		c->p->n.refused[c->kind]++;
-		conn_done(c);
+		conn_answer(c, "", 0);
 		return;
 	case CLI_SOCKS5_REQUEST:
 		break;

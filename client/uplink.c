@@ -330,6 +330,7 @@ void cli_uplink_exit_info(const struct cli_uplink *u, unsigned e,
 	ret->name = x->is.conf->name;
 	ret->state = state_of(c);
 	ret->in_use = e == u->chain.use;
+	ret->healthy = cli_chain_is_healthy(&u->chain, e);
 	ret->carrier =
 		a ? sp_carrier_kind_word(x->is.conf->carriers[a->carrier].kind) : "";
 	ret->tickets = x->n_tickets;

@@ -71,7 +71,7 @@ struct cli_uplink_exit_info {
 	const char *name;
 	const char *state; // "healthy", "connecting", "stalled", "draining", "waiting",
 			   // "idle"
-	bool in_use;
+	bool in_use, healthy;
 	const char *carrier;              // kind of the carrier in use, or ""
 	char address[SP_TARGET_TEXT_MAX]; // of the carrier in use or tried last
 	bool has_session;

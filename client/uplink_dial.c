@@ -9,6 +9,8 @@
 #include "client/uplink_internal.h"
 #include "lib/log.h"
 
+#define USEFUL_BYTES 16384 // stream bytes that make a carrier worth its dial
+
 void attempt_free(struct attempt *a)
 {
 	cli_lookup_cancel(a->lookup);
@@ -104,7 +106,8 @@ static void lost(struct exit *x, enum sp_reason reason)
 	x->detached_since_us = sp_loop_now_us(x->u->opt.loop);
 	sp_info("uplink", "carrier lost", "exit=%s reason=%s", x->is.conf->name,
 		sp_reason_word(reason));
-	cli_chain_lost(&x->u->chain, x->index, uplink_now_ms(x->u));
+	cli_chain_lost(&x->u->chain, x->index,
+		       exit_bytes(x) - x->up_bytes >= USEFUL_BYTES, uplink_now_ms(x->u));
 }
 
 // A carrier that lives but that the engine cannot go back to (a newer one was attached

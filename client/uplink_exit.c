@@ -96,6 +96,14 @@ void exit_stats(const struct exit *x, struct sp_session_stats *ret)
 	stats_add(ret, &x->gone);
 }
 
+uint64_t exit_bytes(const struct exit *x)
+{
+	struct sp_session_stats st = {0};
+	if (x->session)
+		sp_session_stats(x->session, &st);
+	return st.bytes_tx + st.bytes_rx;
+}
+
 // Links must be closed already: none may reach a session that is not there.
 void exit_drop_session(struct exit *x, enum sp_reason reason)
 {
@@ -163,6 +171,7 @@ static void on_attached(void *ctx, unsigned slot, bool fresh)
 	}
 	x->attached_once = true;
 	x->detached_since_us = 0;
+	x->up_bytes = exit_bytes(x);
 	x->skew_ms = sp_link_clock_skew_ms(a->link);
 	if (x->boot_id != sp_link_boot_id(a->link))
 		exit_forget_tickets(x); // of another life of the home

@@ -50,6 +50,7 @@ struct exit {
 	int64_t skew_ms;
 	uint64_t boot_id;
 	uint64_t detached_since_us; // 0: attached
+	uint64_t up_bytes;          // carried when the carrier came up
 	uint64_t stall_records;     // records_rx when it stalled
 	struct cli_uplink_exit_info info;
 	struct sp_session_stats gone; // sums of sessions that were freed
@@ -89,6 +90,7 @@ int exit_need_session(struct exit *x);
 void exit_drop_session(struct exit *x, enum sp_reason reason);
 void exit_close_links(struct exit *x, const struct attempt *but, enum sp_reason reason);
 struct attempt *exit_link_in_use(const struct exit *x); // up and active, or NULL
+uint64_t exit_bytes(const struct exit *x); // stream bytes of the session, both ways
 void exit_stats(const struct exit *x, struct sp_session_stats *ret);
 void exit_set_ops(struct sp_session_ops *ops); // the uplink's part of them
 

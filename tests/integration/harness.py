@@ -7,6 +7,7 @@ import contextlib
 import hashlib
 import http.client
 import ipaddress
+import json
 import os
 import re
 import resource
@@ -403,13 +404,8 @@ class Client(Process):
         body = pass_body(self.key.public, serial=serial, **(passport or {}))
         (self.dir / "device.pass").write_bytes(lab.signer.blob("pass", body))
         (self.dir / "device.pass").chmod(0o600)
-        exits = [w.exit_entry((paths or {}).get(w.name)) for w in workers]
-        (self.dir / "exits.signed").write_bytes(
-            lab.signer.json_file(
-                "client-config",
-                {"format": 1, "revision": {"epoch": 1, "sequence": 1}, "exits": exits},
-            )
-        )
+        self.signer = lab.signer
+        self.sign_exits(workers, paths=paths)
         super().__init__(
             lab, name, [BUILD / "bin" / "sallyport", "up", "-c", self.config_path]
         )
@@ -419,6 +415,34 @@ class Client(Process):
             wait_until(self.listening, 10 * SLOW, f"{name}: its SOCKS port")
             if wait:
                 wait_until(lambda: self.ready() or self._died(), 10 * SLOW, f"{name}: a session")
+
+    def sign_exits(self, workers, paths=None, epoch=1, seq=1, signer=None):
+        exits = [w.exit_entry((paths or {}).get(w.name)) for w in workers]
+        revision = {"epoch": epoch, "sequence": seq}
+        body = {"format": 1, "revision": revision, "exits": exits}
+        file = (signer or self.signer).json_file("client-config", body)
+        (self.dir / "exits.signed").write_bytes(file)
+
+    def run(self, *argv):
+        """sallyport with this client's config, run to its end."""
+        return subprocess.run(
+            [BUILD / "bin" / "sallyport", "-c", self.config_path, *map(str, argv)],
+            capture_output=True,
+            text=True,
+            timeout=60 * SLOW,
+        )
+
+    def status(self):
+        r = self.run("status", "--json")
+        assert r.returncode == 0, r.stderr
+        return json.loads(r.stdout)
+
+    def exit(self, name):
+        """What the status says of one exit."""
+        return next(x for x in self.status()["exits"] if x["name"] == name)
+
+    def in_use(self):
+        return next(x["name"] for x in self.status()["exits"] if x["in_use"])
 
     def listening(self):
         self._died()

@@ -138,7 +138,7 @@ static void a_lost_carrier_is_redialled_at_once_and_its_exit_stays_in_use(void *
 	(void)state;
 	world_init(&w, 2);
 	pass(&w, 3000);
-	cli_chain_lost(&w.c, 0, w.now);
+	cli_chain_lost(&w.c, 0, false, w.now);
 	pass(&w, 21);
 	assert_true(cli_chain_is_healthy(&w.c, 0));
 	assert_int_equal(w.dials[0], 2);
@@ -153,7 +153,7 @@ static void a_killed_exit_is_left_when_its_redial_is_refused(void **state)
 	world_init(&w, 3);
 	pass(&w, 3000);
 	w.how[0] = REFUSES;
-	cli_chain_lost(&w.c, 0, w.now);
+	cli_chain_lost(&w.c, 0, false, w.now);
 	pass(&w, 21);
 	assert_int_equal(w.c.use, 1);
 	assert_int_equal(w.last.from, 0);
@@ -207,7 +207,7 @@ static void a_better_exit_is_gone_back_to_after_its_hold_down(void **state)
 	world_init(&w, 2);
 	pass(&w, 3000);
 	w.how[0] = REFUSES;
-	cli_chain_lost(&w.c, 0, w.now);
+	cli_chain_lost(&w.c, 0, false, w.now);
 	pass(&w, 10000);
 	assert_int_equal(w.c.use, 1);
 	w.how[0] = ANSWERS;
@@ -234,7 +234,7 @@ static void a_flapping_exit_does_not_get_its_streams_back(void **state)
 	for (int i = 0; i < 20; i++) {
 		pass(&w, 20000);
 		assert_int_equal(w.c.use, 1);
-		cli_chain_lost(&w.c, 0, w.now);
+		cli_chain_lost(&w.c, 0, false, w.now);
 	}
 	assert_int_equal(w.moves, 1);
 }
@@ -278,7 +278,28 @@ static void failures_back_off_to_five_seconds_with_jitter(void **state)
 	assert_true(last_at - first > 60000);
 }
 
-static void a_carrier_that_dies_young_counts_as_a_failure(void **state)
+static void a_carrier_that_is_cut_again_and_again_is_redialled_at_once(void **state)
+{
+	struct world w;
+
+	(void)state;
+	world_init(&w, 2);
+	pass(&w, 1000);
+	for (unsigned i = 0; i < 50; i++) {
+		cli_chain_lost(&w.c, 0, false, w.now);
+		pass(&w, 21);
+		assert_true(cli_chain_is_healthy(&w.c, 0));
+		pass(&w, 260);
+	}
+	for (unsigned i = 0; i < 50; i++) { // even sooner, but something was carried
+		cli_chain_lost(&w.c, 0, true, w.now);
+		pass(&w, 21);
+		assert_true(cli_chain_is_healthy(&w.c, 0));
+	}
+	assert_int_equal(w.moves, 0);
+}
+
+static void carriers_that_die_young_count_as_failures(void **state)
 {
 	struct world w;
 
@@ -287,9 +308,9 @@ static void a_carrier_that_dies_young_counts_as_a_failure(void **state)
 	for (int i = 0; i < 200; i++) { // accepts, then resets
 		pass(&w, 1);
 		if (w.c.exit[0].up)
-			cli_chain_lost(&w.c, 0, w.now);
+			cli_chain_lost(&w.c, 0, false, w.now);
 	}
-	assert_true(w.dials[0] < 6);
+	assert_true(w.dials[0] < 8);
 }
 
 static void a_refusal_waits_and_a_stale_ticket_does_not(void **state)
@@ -366,7 +387,7 @@ static void any_history_ends_on_a_healthy_exit(void **state)
 			unsigned e = (unsigned)(r >> 33) % w.c.n;
 			switch ((r >> 40) % 7) {
 			case 0:
-				cli_chain_lost(&w.c, e, w.now);
+				cli_chain_lost(&w.c, e, false, w.now);
 				break;
 			case 1:
 				cli_chain_stalled(&w.c, e, w.now);
@@ -385,7 +406,7 @@ static void any_history_ends_on_a_healthy_exit(void **state)
 		unsigned alive = (unsigned)(r >> 33) % w.c.n;
 		for (unsigned e = 0; e < w.c.n; e++) {
 			w.how[e] = e == alive ? ANSWERS : REFUSES;
-			cli_chain_lost(&w.c, e, w.now);
+			cli_chain_lost(&w.c, e, false, w.now);
 		}
 		pass(&w, 16000);
 		if (!cli_chain_is_healthy(&w.c, w.c.use) || w.c.use != alive)
@@ -410,7 +431,9 @@ int main(void)
 		cmocka_unit_test(a_flapping_exit_does_not_get_its_streams_back),
 		cmocka_unit_test(goaway_moves_new_streams_at_once),
 		cmocka_unit_test(failures_back_off_to_five_seconds_with_jitter),
-		cmocka_unit_test(a_carrier_that_dies_young_counts_as_a_failure),
+		cmocka_unit_test(
+			a_carrier_that_is_cut_again_and_again_is_redialled_at_once),
+		cmocka_unit_test(carriers_that_die_young_count_as_failures),
 		cmocka_unit_test(a_refusal_waits_and_a_stale_ticket_does_not),
 		cmocka_unit_test(a_spare_carrier_is_given_up_only_when_idle_and_unwanted),
 		cmocka_unit_test(a_changed_network_is_tried_at_once),

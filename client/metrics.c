@@ -1,0 +1,278 @@
+#include "client/metrics.h"
+
+#include <errno.h>
+#include <stdlib.h>
+
+#include "client/client.h"
+#include "lib/admin.h"
+#include "lib/log.h"
+#include "lib/metrics.h"
+
+struct cli_metrics {
+	struct sp_admin *admin;
+};
+
+// ---- values of one exit: a family each ----
+
+static double get_in_use(const struct cli_uplink_exit_info *i)
+{
+	return i->in_use;
+}
+
+static double get_carriers(const struct cli_uplink_exit_info *i)
+{
+	return i->stats.carriers;
+}
+
+static double get_srtt(const struct cli_uplink_exit_info *i)
+{
+	return i->stats.srtt_us / 1e6;
+}
+
+static double get_streams(const struct cli_uplink_exit_info *i)
+{
+	return i->stats.streams;
+}
+
+static double get_flows(const struct cli_uplink_exit_info *i)
+{
+	return i->stats.flows;
+}
+
+static double get_replay(const struct cli_uplink_exit_info *i)
+{
+	return i->stats.replay_bytes;
+}
+
+static double get_dials(const struct cli_uplink_exit_info *i)
+{
+	return (double)i->dials;
+}
+
+static double get_failures(const struct cli_uplink_exit_info *i)
+{
+	return (double)i->dial_failures;
+}
+
+static double get_resumes(const struct cli_uplink_exit_info *i)
+{
+	return i->stats.resumes;
+}
+
+static double get_stalls(const struct cli_uplink_exit_info *i)
+{
+	return (double)i->stalls;
+}
+
+static double get_homes_lost(const struct cli_uplink_exit_info *i)
+{
+	return (double)i->home_losses;
+}
+
+static double get_up(const struct cli_uplink_exit_info *i)
+{
+	return (double)i->stats.bytes_tx;
+}
+
+static double get_down(const struct cli_uplink_exit_info *i)
+{
+	return (double)i->stats.bytes_rx;
+}
+
+static double get_again(const struct cli_uplink_exit_info *i)
+{
+	return (double)(i->stats.bytes_resent + i->stats.bytes_dup);
+}
+
+static double get_datagrams(const struct cli_uplink_exit_info *i)
+{
+	return (double)(i->stats.dgrams_tx + i->stats.dgrams_rx);
+}
+
+static double get_dropped(const struct cli_uplink_exit_info *i)
+{
+	return (double)i->stats.dgrams_dropped;
+}
+
+#define OF_EXIT(name_, type_, help_, get_)                                               \
+	{                                                                                \
+		{.name = "sallyport_client_exit_" name_,                                 \
+		 .type = type_,                                                          \
+		 .help = help_,                                                          \
+		 .labels = {"exit"}},                                                    \
+			get_                                                             \
+	}
+
+static const struct {
+	struct sp_metric family;
+	double (*get)(const struct cli_uplink_exit_info *i);
+} exit_families[] = {
+	OF_EXIT("in_use", SP_METRIC_GAUGE, "1: new streams go there", get_in_use),
+	OF_EXIT("carriers", SP_METRIC_GAUGE, "Carriers attached", get_carriers),
+	OF_EXIT("srtt_seconds", SP_METRIC_GAUGE,
+		"Smoothed round trip of the carrier in use", get_srtt),
+	OF_EXIT("streams", SP_METRIC_GAUGE, "Streams of the session", get_streams),
+	OF_EXIT("flows", SP_METRIC_GAUGE, "Datagram flows of the session", get_flows),
+	OF_EXIT("replay_bytes", SP_METRIC_GAUGE, "Held until the exit has taken them",
+		get_replay),
+	OF_EXIT("dials", SP_METRIC_COUNTER, "Dials begun", get_dials),
+	OF_EXIT("dial_failures", SP_METRIC_COUNTER, "Dials that failed", get_failures),
+	OF_EXIT("resumes", SP_METRIC_COUNTER, "Sessions resumed on a new carrier",
+		get_resumes),
+	OF_EXIT("stalls", SP_METRIC_COUNTER, "Times a carrier fell silent", get_stalls),
+	OF_EXIT("homes_lost", SP_METRIC_COUNTER, "Times the exit had lost its memory",
+		get_homes_lost),
+	OF_EXIT("stream_bytes_up", SP_METRIC_COUNTER, "Stream bytes to the exit", get_up),
+	OF_EXIT("stream_bytes_down", SP_METRIC_COUNTER, "Stream bytes from the exit",
+		get_down),
+	OF_EXIT("stream_bytes_again", SP_METRIC_COUNTER,
+		"Stream bytes sent or received again after a cut", get_again),
+	OF_EXIT("datagrams", SP_METRIC_COUNTER, "Datagrams both ways", get_datagrams),
+	OF_EXIT("datagrams_dropped", SP_METRIC_COUNTER,
+		"Datagrams over the budget or too old", get_dropped),
+};
+#define N_EXIT_FAMILIES (sizeof(exit_families) / sizeof(exit_families[0]))
+
+static void put_exits(const struct cli_client *c, struct sp_metrics_writer *w)
+{
+	for (size_t f = 0; f < N_EXIT_FAMILIES; f++) {
+		sp_metrics_family(w, &exit_families[f].family);
+		for (unsigned e = 0; e < cli_uplink_n(c->uplink); e++) {
+			struct cli_uplink_exit_info i;
+			cli_uplink_exit_info(c->uplink, e, &i);
+			sp_metrics_double(w, exit_families[f].get(&i), SP_LABELS(i.name));
+		}
+	}
+}
+
+// ---- the rest ----
+
+static void put_one(struct sp_metrics_writer *w, const char *name,
+		    enum sp_metric_type type, const char *help, uint64_t v)
+{
+	struct sp_metric m = {.name = name, .type = type, .help = help};
+	sp_metrics_family(w, &m);
+	sp_metrics_u64(w, v, NULL);
+}
+
+static void put_failed(const struct cli_streams_counters *s, struct sp_metrics_writer *w)
+{
+	static const struct sp_metric m = {
+		.name = "sallyport_client_connections_failed",
+		.type = SP_METRIC_COUNTER,
+		.help = "Connections that were not opened, by reason",
+		.labels = {"reason"},
+	};
+	sp_metrics_family(w, &m);
+	for (int r = 0; r <= SP_REASON__LAST; r++)
+		if (s->failed[r])
+			sp_metrics_u64(w, s->failed[r],
+				       SP_LABELS(sp_reason_word((enum sp_reason)r)));
+}
+
+static void put_carriers(const struct cli_client *c, struct sp_metrics_writer *w)
+{
+	static const struct sp_metric m = {
+		.name = "sallyport_client_carriers_ended",
+		.type = SP_METRIC_COUNTER,
+		.help = "Carriers that ended, dials that failed included, by reason",
+		.labels = {"reason"},
+	};
+	const struct sp_link_counters *n = sp_link_env_counters(c->env);
+	sp_metrics_family(w, &m);
+	for (int r = 0; r <= SP_REASON__LAST; r++)
+		if (n->ended[r])
+			sp_metrics_u64(w, n->ended[r],
+				       SP_LABELS(sp_reason_word((enum sp_reason)r)));
+	put_one(w, "sallyport_client_carrier_bytes_up", SP_METRIC_COUNTER,
+		"Bytes written to carriers", n->bytes_tx);
+	put_one(w, "sallyport_client_carrier_bytes_down", SP_METRIC_COUNTER,
+		"Bytes read from carriers", n->bytes_rx);
+}
+
+static void put_apps(const struct cli_client *c, struct sp_metrics_writer *w)
+{
+	const struct cli_proxy_counters *p = cli_proxy_counters(c->proxy);
+	const struct cli_streams_counters *s = cli_streams_counters(c->streams);
+	const struct cli_udp_counters *u = cli_udp_counters(c->udp);
+	put_one(w, "sallyport_client_connections", SP_METRIC_GAUGE,
+		"Connections of applications", p->connections);
+	put_one(w, "sallyport_client_connections_asking", SP_METRIC_GAUGE,
+		"Connections whose request is not whole", p->half_open);
+	put_one(w, "sallyport_client_connections_opened", SP_METRIC_COUNTER,
+		"Connections whose stream was opened", s->opened);
+	put_one(w, "sallyport_client_connections_moved", SP_METRIC_COUNTER,
+		"Connections opened anew on another exit", s->moved);
+	put_one(w, "sallyport_client_connections_reset", SP_METRIC_COUNTER,
+		"Connections that ended in a reset", s->reset);
+	put_one(w, "sallyport_client_requests_refused", SP_METRIC_COUNTER,
+		"Requests that were malformed or not supported",
+		p->refused[0] + p->refused[1]);
+	put_one(w, "sallyport_client_requests_timed_out", SP_METRIC_COUNTER,
+		"Connections that did not ask in time", p->timed_out);
+	put_one(w, "sallyport_client_accept_pauses", SP_METRIC_COUNTER,
+		"Times that new connections had to wait", p->paused);
+	put_failed(s, w);
+	put_one(w, "sallyport_client_udp_associations", SP_METRIC_GAUGE,
+		"UDP associations", u->associations);
+	put_one(w, "sallyport_client_udp_flows", SP_METRIC_GAUGE,
+		"Datagram flows of associations", u->flows);
+	put_one(w, "sallyport_client_udp_dropped", SP_METRIC_COUNTER,
+		"Datagrams of applications, or for them, that were dropped here",
+		u->dropped_from_app + u->dropped_to_app + u->dropped_uplink);
+	put_one(w, "sallyport_client_exit_changes", SP_METRIC_COUNTER,
+		"Changes of the exit in use", cli_uplink_moves(c->uplink));
+}
+
+static void on_metrics(void *ctx, struct sp_metrics_writer *w)
+{
+	const struct cli_client *c = ctx;
+	put_exits(c, w);
+	put_carriers(c, w);
+	put_apps(c, w);
+}
+
+static void on_ready(void *ctx, struct sp_ready *r)
+{
+	const struct cli_client *c = ctx;
+	bool any = false;
+	for (unsigned e = 0; e < cli_uplink_n(c->uplink); e++) {
+		struct cli_uplink_exit_info i;
+		cli_uplink_exit_info(c->uplink, e, &i);
+		any |= i.in_use && i.healthy;
+	}
+	sp_ready_check(r, "exit", any, any ? NULL : "the exit in use is not reached");
+	sp_ready_check(r, "running", !c->ending, NULL);
+}
+
+static const struct sp_admin_ops admin_ops = {.metrics = on_metrics, .ready = on_ready};
+
+int cli_metrics_new(struct cli_client *c, struct cli_metrics **ret)
+{
+	struct cli_metrics *m;
+	const struct sp_target *at = &c->cfg->admin.listen;
+	char text[SP_TARGET_TEXT_MAX];
+	*ret = NULL;
+	if (!at->kind)
+		return 0;
+	m = calloc(1, sizeof(*m));
+	if (!m)
+		return -ENOMEM;
+	int err = sp_admin_new(c->loop, at, &admin_ops, c, &m->admin);
+	if (err) {
+		sp_error("client", "cannot listen", "address=%s why=%s",
+			 sp_target_format(at, text, sizeof(text)), sp_strerror(err));
+		free(m);
+		return err;
+	}
+	*ret = m;
+	return 0;
+}
+
+void cli_metrics_free(struct cli_metrics *m)
+{
+	if (!m)
+		return;
+	sp_admin_free(m->admin);
+	free(m);
+}
