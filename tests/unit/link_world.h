@@ -23,7 +23,7 @@
 #include "lib/record.h"
 #include "lib/replay.h"
 
-#define WAIT_US 10000000
+#define WAIT_US 30000000
 
 struct bulk { // one direction's end
 	struct sp_stream *st;

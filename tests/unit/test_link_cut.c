@@ -19,7 +19,7 @@ static void any_size_of_reads_and_writes_gives_the_same_bytes(void **state)
 		for (size_t s = 0; s < 6; s++) {
 			struct link_world *w = world_new();
 			struct sp_link_dial d = world_dial(w);
-			uint64_t up = c < 4 ? 3000 : 300000, down = s < 4 ? 3000 : 300000;
+			uint64_t up = c < 4 ? 2000 : 300000, down = s < 4 ? 2000 : 300000;
 			world_connect_mem(w, &d, &scripts[c], &scripts[s]);
 			UNTIL(w, w->ups == 1);
 			world_open(w, up, down);
