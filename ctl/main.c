@@ -2,7 +2,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/prctl.h>
-#include <sys/stat.h>
 #include <time.h>
 
 #include <sodium.h>
@@ -18,7 +17,6 @@ int main(int argc, char **argv)
 		return EX_OSERR;
 	}
 	(void)prctl(PR_SET_DUMPABLE, 0);
-	umask(022);
 	call->program = &ctl_program;
 	call->out = stdout;
 	call->err = stderr;

@@ -263,13 +263,26 @@ static json_t *describe_exit(const struct ctl_quick *q, const struct ctl_quick_w
 	return o;
 }
 
+// Everything that the command line may have wrong, before a folder is made.
+static int prepare(struct ctl_quick *q)
+{
+	char text[SP_KEY_TEXT_MAX], *tier = ctl_first_tier(q->call);
+	sp_key_format(SP_KEY_SIGNING, false, q->signing.public_key, text);
+	int code = ctl_quick_workers(q->call, q);
+	if (!code)
+		code = ctl_quick_check(q);
+	if (!code)
+		code = ctl_template_worker(q->call, json_pack("[s]", text),
+					   &q->worker_json);
+	if (!code)
+		code = ctl_pass_fill(q->call, tier, q->device.public_key, &q->pass);
+	free(tier);
+	return code;
+}
+
 static int write_operator(struct ctl_quick *q)
 {
-	char text[SP_KEY_TEXT_MAX];
-	sp_key_format(SP_KEY_SIGNING, false, q->signing.public_key, text);
-	int code = ctl_template_worker(q->call, json_pack("[s]", text), &q->worker_json);
-	if (!code)
-		code = make_folder(q, "operator");
+	int code = make_folder(q, "operator");
 	if (!code)
 		code = write_keys(q, "operator", "signing.key", &q->signing);
 	if (!code)
@@ -282,8 +295,6 @@ static int write_operator(struct ctl_quick *q)
 static int write_client(struct ctl_quick *q)
 {
 	json_t *exits = json_array();
-	struct sp_pass pass;
-	char *tier = ctl_first_tier(q->call);
 	for (size_t i = 0; i < q->n_workers; i++)
 		json_array_append_new(exits, describe_exit(q, &q->workers[i]));
 	int code = ctl_template_client(q->call, exits, &q->exits_json);
@@ -296,13 +307,10 @@ static int write_client(struct ctl_quick *q)
 	if (!code)
 		code = seal(q, "client", "exits.signed", SP_SIGNED_CLIENT_CONFIG,
 			    q->exits_json);
-	if (!code)
-		code = ctl_pass_fill(q->call, tier, q->device.public_key, &pass);
-	free(tier);
 	if (code)
 		return code;
 	char *path = ctl_text("%s/client/device.pass", q->dir);
-	code = ctl_pass_write(q->call, &pass, q->signing.secret, path, false);
+	code = ctl_pass_write(q->call, &q->pass, q->signing.secret, path, false);
 	free(path);
 	char *yaml = code ? NULL : ctl_quick_client_yaml(q);
 	if (yaml)
@@ -354,9 +362,7 @@ int ctl_quickstart(struct ctl_call *call)
 	ctl_keypair_make(SP_KEY_SIGNING, &q->signing);
 	ctl_keypair_make(SP_KEY_ROUTE, &q->route);
 	ctl_keypair_make(SP_KEY_DEVICE, &q->device);
-	int code = ctl_quick_workers(call, q);
-	if (!code)
-		code = ctl_quick_check(q);
+	int code = prepare(q);
 	if (!code)
 		code = ctl_make_folder(call, q->dir, 0700);
 	if (!code)

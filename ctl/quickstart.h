@@ -8,6 +8,7 @@
 #include "lib/addr.h"
 #include "lib/carrier.h"
 #include "lib/fleet.h"
+#include "lib/pass.h"
 
 #define CTL_QUICK_WORKERS_MAX  64
 #define CTL_QUICK_CARRIERS_MAX 4
@@ -32,6 +33,7 @@ struct ctl_quick {
 	struct ctl_quick_worker workers[CTL_QUICK_WORKERS_MAX];
 	size_t n_workers;
 	char *worker_json, *exits_json;
+	struct sp_pass pass;
 };
 
 // --carrier and every --worker into `q`. 0, or an exit code and said.

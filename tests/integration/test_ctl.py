@@ -592,6 +592,12 @@ def test_the_configs_of_a_quickstart_can_be_signed_again(ctl):
         assert made["revision"] == {"epoch": 1, "sequence": 2}
 
 
+def test_a_rule_that_does_not_hold_makes_no_folder(ctl):
+    ctl.fails(DATA, 'exit_policy[0]: found "allow here"', "quickstart", "fleet", "--worker",
+              "192.0.2.1:443", "--allow", "here")
+    assert not ctl.path("fleet").exists()
+
+
 def test_a_folder_in_use_is_left_alone(ctl):
     ctl.path("fleet").mkdir()
     ctl.write("fleet/mine", "x")
@@ -611,6 +617,9 @@ def test_a_folder_in_use_is_left_alone(ctl):
     (["--worker", "192.0.2.1:443", "--dns", "x"], "--dns x: want HOST:PORT"),
     (["--worker", "192.0.2.1:443", "--worker-set", "a: b"], "--worker-set a: b: want KEY=VALUE"),
     (["--worker", "192.0.2.1:443", "--server-name", "a b"], "--server-name a b: want a host"),
+    (["--worker", "192.0.2.1:443", "--user", ""], "want 1 to 64 printable"),
+    (["--worker", "192.0.2.1:443", "--valid", "x"], "--valid x: want a duration"),
+    (["--worker", "192.0.2.1:443", "--tier", "a,b"], "--tier a,b: want max_sessions="),
 ])
 def test_a_quickstart_that_cannot_be_makes_no_folder(ctl, argv, said):
     ctl.fails(USAGE, said, "quickstart", "fleet", *argv)
