@@ -216,8 +216,10 @@ static void source_recheck(struct sp_stream *st)
 	size_t room = source_room(st);
 	if (room < 32768 && room < st->rec->head - st->rec->acked)
 		return;
-	if (room == 0 || st->starved.listed)
+	if (room == 0 || (st->starved.listed && st->rec->chunks))
 		return;
+	// With an empty ring its guaranteed chunk is free, however short memory is.
+	sp_arena_unstarve(st->s->opt.arena, &st->starved);
 	st->source_wait = false;
 	st->s->opt.ops->stream_source_ready(st->s->opt.ctx, st);
 }

@@ -31,6 +31,14 @@ void exit_want_turn(struct wrk_exit *x)
 	sp_loop_defer(x->opt.loop, &x->turn);
 }
 
+bool exit_make_room(struct wrk_exit *x)
+{
+	if (x->n.sockets < x->opt.max_sockets)
+		return true;
+	x->n.no_descriptors++;
+	return wrk_exit_evict_flow(x);
+}
+
 int wrk_exit_new(const struct wrk_exit_options *opt, struct wrk_exit **ret)
 {
 	struct wrk_exit *x = calloc(1, sizeof(*x));

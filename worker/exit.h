@@ -57,8 +57,9 @@ struct wrk_exit_counters {
 	uint64_t flows_evicted;  // for want of descriptors or room
 	uint64_t icmp_errors;    // on flows; ignored
 	uint64_t dgrams_dropped; // not sent: full queue, full socket, or too long
-	uint64_t no_descriptors; // times the process had none left
+	uint64_t no_descriptors; // times that max_sockets or the process's limit was met
 	uint32_t streams, flows; // live
+	uint32_t sockets;        // of both, dials included
 	uint32_t draining;       // reset by the destination, last bytes on their way
 };
 
@@ -68,6 +69,7 @@ struct wrk_exit_options {
 	struct sp_arena *arena;
 	struct wrk_dialer *dialer;
 	uint32_t max_flows;      // of the worker; beyond, the stalest idle one goes
+	uint32_t max_sockets;    // of streams, dials and flows; beyond, a flow gives way
 	uint32_t stream_idle_ms; // a stream without traffic is reset (2 h)
 	uint32_t flow_dns_ms;    // a flow to port 53 ends so long after its answer (5 s)
 };

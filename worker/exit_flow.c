@@ -73,6 +73,7 @@ static void flow_free(struct exit_flow *f, enum sp_reason reason)
 	set_answered(f, false);
 	TAILQ_REMOVE(&x->lru, f, lru);
 	x->n.flows--;
+	x->n.sockets--;
 	x->n.flows_ended[reason <= SP_REASON__LAST ? reason : SP_REASON_INTERNAL]++;
 	free(f);
 }
@@ -276,9 +277,13 @@ void wrk_exit_flow_open(struct wrk_exit_session *es, struct sp_flow *fl,
 	x->n.flows++;
 	TAILQ_INSERT_TAIL(&x->lru, f, lru);
 	sp_flow_set_user(fl, f);
-	int err = open_socket(f);
+	bool room = exit_make_room(x);
+	x->n.sockets++;
+	int err = room ? open_socket(f) : -EMFILE;
 	if (err)
-		flow_fail(f, err == SP_E_LIMIT ? SP_REASON_BUSY : SP_REASON_NO_MEMORY);
+		flow_fail(f, err == SP_E_LIMIT ? SP_REASON_BUSY
+			     : err == -EMFILE  ? SP_REASON_NO_DESCRIPTORS
+					       : SP_REASON_NO_MEMORY);
 }
 
 void exit_flow_sweep(struct wrk_exit *x)

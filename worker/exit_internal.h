@@ -92,6 +92,8 @@ static inline uint64_t exit_now(const struct wrk_exit *x)
 	return sp_loop_now_us(x->opt.loop);
 }
 void exit_want_turn(struct wrk_exit *x);
+// Room for one more socket, if need be by giving up the stalest flow. False: none.
+bool exit_make_room(struct wrk_exit *x);
 
 // exit_pace.c
 // How many of `want` bytes may pass now.

@@ -62,6 +62,7 @@ static void close_socket(struct exit_stream *s, bool abort)
 	}
 	record_of(s)->fd[0] = SP_STREAM_DESC_NONE;
 	close(s->fd);
+	s->x->n.sockets--;
 	s->fd = -1;
 	s->readable = false;
 	s->state = XS_HALF;
@@ -73,6 +74,8 @@ static void stream_free(struct exit_stream *s, enum sp_reason reason)
 	struct wrk_exit *x = s->x;
 	if (s->dial)
 		wrk_dial_cancel(s->dial);
+	if (s->state == XS_DIALLING)
+		x->n.sockets--;
 	close_socket(s, reason != SP_REASON_CLOSED);
 	if (s->state == XS_DRAINING) {
 		TAILQ_REMOVE(&x->draining, s, idle);
@@ -403,6 +406,8 @@ static enum sp_reason reason_of_dial(int err)
 {
 	if (err == SP_E_LIMIT)
 		return SP_REASON_BUSY;
+	if (err == -EMFILE)
+		return SP_REASON_NO_DESCRIPTORS;
 	return err == SP_E_MALFORMED ? SP_REASON_RESOLVE_FAILED : SP_REASON_NO_MEMORY;
 }
 
@@ -431,7 +436,9 @@ void wrk_exit_stream_open(struct wrk_exit_session *es, struct sp_stream *st,
 	TAILQ_INSERT_TAIL(&x->idle, s, idle);
 	TAILQ_INSERT_TAIL(&es->streams, s, sibling);
 	sp_stream_set_user(st, s);
-	int err = dial(s);
+	bool room = exit_make_room(x);
+	x->n.sockets++;
+	int err = room ? dial(s) : -EMFILE;
 	if (err)
 		stream_fail(s, reason_of_dial(err));
 }

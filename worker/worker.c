@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 
 #include <sodium.h>
 
@@ -16,6 +17,7 @@
 #define COVER_RELAYS  4096
 #define COVER_IDLE_MS 3600000
 #define DRAIN_LOOK_US 50000
+#define RESERVED_FDS  64
 
 // ---- what the config says ----
 
@@ -319,6 +321,17 @@ static int make_dialer(struct wrk_worker *w)
 	return wrk_dialer_new(&o, &w->dialer);
 }
 
+// Descriptors for destinations: all but some for carriers, name servers and whoever looks
+// at /metrics because descriptors have run short.
+static uint32_t exit_sockets(void)
+{
+	struct rlimit rl;
+	if (getrlimit(RLIMIT_NOFILE, &rl) || rl.rlim_cur > UINT32_MAX)
+		return UINT32_MAX;
+	uint32_t n = (uint32_t)rl.rlim_cur;
+	return n > 2 * RESERVED_FDS ? n - RESERVED_FDS : n / 2;
+}
+
 static int make_exit(struct wrk_worker *w)
 {
 	const struct wrk_config *c = w->cfg;
@@ -340,6 +353,7 @@ static int make_exit(struct wrk_worker *w)
 		.arena = w->arena,
 		.dialer = w->dialer,
 		.max_flows = (uint32_t)c->limits.flows,
+		.max_sockets = exit_sockets(),
 		.stream_idle_ms = (uint32_t)c->limits.stream_idle_ms,
 		.flow_dns_ms = 5000,
 	};

@@ -11,6 +11,7 @@ import struct
 import threading
 import time
 
+IP_PKTINFO = 8  # linux/in.h; the socket module has no name for it
 BLOCK = random.Random(20240229).randbytes(1 << 20)
 
 
@@ -242,6 +243,40 @@ class UdpServer:
 
     def close(self):
         self.thread.loop.call_soon_threadsafe(self.transport.close)
+
+
+class UdpEverywhere:
+    """Echoes on all loopback addresses at once; answers come from the address that was
+    asked, as connected sockets want it."""
+
+    def __init__(self, thread):
+        self.thread, self.datagrams = thread, 0
+        self.sock = sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8 << 20)
+        sock.setsockopt(socket.IPPROTO_IP, IP_PKTINFO, 1)
+        sock.bind(("0.0.0.0", 0))
+        sock.setblocking(False)
+        self.port = sock.getsockname()[1]
+        thread.call(self._start())
+
+    async def _start(self):
+        asyncio.get_running_loop().add_reader(self.sock, self._read)
+
+    def _read(self):
+        with contextlib.suppress(BlockingIOError):
+            for _ in range(64):
+                data, extra, _, peer = self.sock.recvmsg(65536, 256)
+                asked = extra[0][2][8:12]
+                info = struct.pack("=I4s4s", 0, asked, bytes(4))
+                self.sock.sendmsg([data], [(socket.IPPROTO_IP, IP_PKTINFO, info)], 0, peer)
+                self.datagrams += 1
+
+    def close(self):
+        async def stop():
+            asyncio.get_running_loop().remove_reader(self.sock)
+            self.sock.close()
+
+        self.thread.call(stop())
 
 
 def dns_query(name, qtype=1, qid=None):

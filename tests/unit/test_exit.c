@@ -353,6 +353,7 @@ static int setup(void **state)
 		.loop = w.loop,
 		.arena = w.arena[1],
 		.max_flows = 8,
+		.max_sockets = 100,
 		.stream_idle_ms = 60000,
 		.flow_dns_ms = 60,
 	};
@@ -370,6 +371,7 @@ static int teardown(void **state)
 		sp_session_free(w.s[i], SP_REASON_SHUTDOWN);
 	assert_int_equal(wrk_exit_counters(w.exit)->streams, 0);
 	assert_int_equal(wrk_exit_counters(w.exit)->flows, 0);
+	assert_int_equal(wrk_exit_counters(w.exit)->sockets, 0);
 	assert_null(dialer.pending);
 	wrk_exit_free(w.exit);
 	for (int i = 0; i < 2; i++)
