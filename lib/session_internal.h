@@ -9,16 +9,20 @@
 #include "lib/idmap.h"
 #include "lib/session.h"
 
-#define REPORT_DUE_US   25000  // PROTOCOL.md section 7, Reports
-#define STALL_MIN_US    400000 // section 7, Silence
-#define PING_FIRST_US   250000
-#define PING_MAX_US     15000000
-#define PING_IDLE_US    25000000 // nothing live: keep address translators awake
-#define CREDIT_IMPLICIT 4096     // section 7, Credit
-#define CREDIT_FIRST    65536
-#define WINDOW_STEP                                                                      \
-	262144 // taken bytes are told at a quarter of the window, at most this
-#define DGRAM_AGE_US     100000 // older ones are dropped, DNS after a second
+// PROTOCOL.md section 7: Reports, Silence, Credit.
+#define REPORT_DUE_US    25000
+#define STALL_MIN_US     400000
+#define PING_FIRST_US    250000
+#define PING_MAX_US      15000000
+#define PING_IDLE_US     25000000 // nothing live: keep address translators awake
+#define CREDIT_IMPLICIT  4096
+#define CREDIT_FIRST     65536
+// Taken bytes are told at a quarter of the window, at most after so many.
+#define WINDOW_STEP      262144
+// So far ahead of what was sent a source is read.
+#define UNSENT_MAX       262144
+// Older datagrams are dropped, those of DNS after a second.
+#define DGRAM_AGE_US     100000
 #define DGRAM_AGE_DNS_US 1000000
 #define GONE_MAX         16384 // answers to ids we do not have, waiting
 #define TICKETS_MAX      2
@@ -32,7 +36,8 @@
 #define WANT_RESET  8
 #define WANT_FLOW   16
 
-// Where the last control frame of a stream or flow went, to know whether it was reported.
+// Where the last control frame of a stream or flow went, to know whether it was
+// reported.
 struct ctl_state {
 	uint8_t want;       // WANT_*: to be sent
 	uint8_t unreported; // WANT_*: sent last in the record below
@@ -229,7 +234,7 @@ size_t attach_put_hello(struct sp_session *s, unsigned slot, struct sp_writer *w
 // session_stream.c
 struct sp_stream *stream_new(struct sp_session *s, uint64_t id, int *ret_err);
 void stream_destroy(struct sp_stream *st); // unlinks everywhere and frees
-void stream_end(struct sp_stream *st, enum sp_reason reason); // tells the program
+void stream_end(struct sp_stream *st, enum sp_reason reason);   // tells the program
 void stream_reset(struct sp_stream *st, enum sp_reason reason); // tells the peer
 void stream_check_done(struct sp_stream *st);
 void stream_activate(
@@ -237,6 +242,8 @@ void stream_activate(
 void stream_unschedule(struct sp_stream *st);
 int stream_peer_taken(struct sp_stream *st, uint64_t taken, uint64_t credit);
 int stream_data(struct sp_stream *st, const struct sp_frame *f);
+// After bytes were sent or taken: wakes the source once a good part of the room is back.
+void stream_source_recheck(struct sp_stream *st);
 void stream_first_credit(struct sp_stream *st);
 void stream_settle_window(struct sp_stream *st, uint64_t *ret_credit);
 bool stream_listable(const struct sp_stream *st);

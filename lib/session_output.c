@@ -265,6 +265,7 @@ static size_t stream_output(struct out *o, size_t quantum)
 		st->sched = SCHED_OLD;
 		TAILQ_INSERT_TAIL(&o->s->sched_old, st, sched_link);
 	}
+	stream_source_recheck(st);
 	return n;
 }
 

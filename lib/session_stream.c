@@ -168,12 +168,17 @@ void stream_unschedule(struct sp_stream *st)
 
 // ---- towards the peer ----
 
+// How much may be read from the source: within the peer's credit and our own budget, and
+// no further ahead of what was sent than keeps the carrier busy. More would only grow
+// cold in memory; it waits as well in the source's socket.
 static size_t source_room(const struct sp_stream *st)
 {
 	const struct sp_stream_rec *r = st->rec;
 	uint64_t limit = r->acked + st->s->opt.limits.stream_window_bytes;
 	if (limit > st->credit)
 		limit = st->credit;
+	if (limit > st->snd_nxt + UNSENT_MAX)
+		limit = st->snd_nxt + UNSENT_MAX;
 	return r->head < limit ? (size_t)(limit - r->head) : 0;
 }
 
@@ -208,13 +213,12 @@ void sp_stream_source_fin(struct sp_stream *st)
 	stream_activate(st);
 }
 
-// After the peer took bytes: wakes the source once a good part of the room is back.
-static void source_recheck(struct sp_stream *st)
+void stream_source_recheck(struct sp_stream *st)
 {
 	if (!st->source_wait || st->user_gone || st->finished)
 		return;
 	size_t room = source_room(st);
-	if (room < 32768 && room < st->rec->head - st->rec->acked)
+	if (room < UNSENT_MAX / 2 && room < st->rec->head - st->rec->acked)
 		return;
 	if (room == 0 || (st->starved.listed && st->rec->chunks))
 		return;
@@ -238,7 +242,7 @@ int stream_peer_taken(struct sp_stream *st, uint64_t taken, uint64_t credit)
 	if (credit > st->credit)
 		st->credit = credit;
 	stream_activate(st);
-	source_recheck(st);
+	stream_source_recheck(st);
 	stream_check_done(st);
 	return 0;
 }

@@ -367,15 +367,34 @@ static void the_window_grows_to_its_limit_under_a_fast_reader(void **state)
 	(void)state;
 	attach(0);
 	struct sp_stream *st = open_stream();
-	size_t most = 0;
-	for (int i = 0; i < 200; i++) {
-		size_t n = push(st, 64 << 20);
-		if (n > most)
-			most = n;
+	for (int i = 0; i < 400; i++) {
+		push(st, 1 << 20);
 		settle(0);
-		w.now += MS;
+		w.now += MS / 4;
 	}
-	assert_in_range(most, (4 << 20) - 262144, 4 << 20);
+	w.block = true; // what still goes is what was granted
+	size_t granted = 0, n;
+	while ((n = push(st, 1 << 20)) > 0) {
+		granted += n;
+		settle(0);
+	}
+	assert_in_range(granted, (4 << 20) - 262144, 4 << 20);
+}
+
+static void a_source_is_read_little_ahead_of_what_was_sent(void **state)
+{
+	(void)state;
+	attach(0);
+	struct sp_stream *st = open_stream();
+	for (int i = 0; i < 400; i++) {
+		push(st, 1 << 20);
+		settle(0);
+		w.now += MS / 4;
+	}
+	assert_int_equal(push(st, 10 << 20), 262144);
+	w.source_ready = 0;
+	settle(0);
+	assert_int_equal(w.source_ready, 1);
 }
 
 static void a_stream_beyond_its_credit_is_a_protocol_error(void **state)
@@ -926,6 +945,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		T(a_blocked_sink_stops_the_source_at_the_credit),
 		T(the_window_grows_to_its_limit_under_a_fast_reader),
+		T(a_source_is_read_little_ahead_of_what_was_sent),
 		T(a_stream_beyond_its_credit_is_a_protocol_error),
 		T(a_gap_is_a_protocol_error),
 		T(each_direction_ends_by_itself),
