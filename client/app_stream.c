@@ -161,6 +161,11 @@ static enum sp_reason reason_of(int err)
 static void app_open(struct app *a)
 {
 	struct sp_stream *st = NULL;
+	enum sp_reason hopeless = cli_uplink_hopeless(a->t->u);
+	if (hopeless) {
+		app_fail(a, hopeless);
+		return;
+	}
 	int err = cli_uplink_open_stream(a->t->u, &a->target, a, &st);
 	a->opens++;
 	if (err) {
@@ -216,10 +221,11 @@ static void on_reopen(struct sp_deferred *d)
 void cli_streams_rehome(struct cli_streams *t)
 {
 	struct app *a, *next;
+	bool hopeless = cli_uplink_hopeless(t->u) != SP_REASON_NONE;
 	for (a = TAILQ_FIRST(&t->connecting); a; a = next) {
 		next = TAILQ_NEXT(a, entry);
 		struct sp_session *s = sp_stream_session(a->st);
-		if (!cli_uplink_should_leave(t->u, s))
+		if (!hopeless && !cli_uplink_should_leave(t->u, s))
 			continue;
 		sp_stream_reset(a->st, SP_REASON_CANCELLED);
 		cli_uplink_touch(t->u, s);

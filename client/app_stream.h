@@ -53,7 +53,8 @@ void cli_streams_set_ops(struct sp_session_ops *ops);
 // case; errors are answered there.
 void cli_streams_add(struct cli_streams *t, int fd, const struct sp_target *target,
 		     const struct cli_answers *answers);
-// Streams that are not open yet leave exits that are given up (cli_uplink_ops.rehome).
+// Streams that are not open yet leave exits that are given up, or fail if no exit serves
+// us (cli_uplink_ops.rehome).
 void cli_streams_rehome(struct cli_streams *t);
 // Ends every connection; the exits are told.
 void cli_streams_reset_all(struct cli_streams *t);

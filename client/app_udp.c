@@ -15,7 +15,7 @@
 
 #define BUCKETS        4096
 #define TURN_DATAGRAMS 64
-#define RCVBUF_BYTES   (1 << 20)
+#define BUF_BYTES      (1 << 20)
 
 struct assoc;
 
@@ -279,7 +279,7 @@ static int make_socket(int control, struct sp_target *ret_bound)
 {
 	struct sockaddr_storage sa;
 	socklen_t len = sizeof(sa);
-	int size = RCVBUF_BYTES;
+	int size = BUF_BYTES;
 	if (getsockname(control, (struct sockaddr *)&sa, &len) < 0)
 		return -errno;
 	if (sa.ss_family == AF_INET)
@@ -290,6 +290,7 @@ static int make_socket(int control, struct sp_target *ret_bound)
 	if (fd < 0)
 		return -errno;
 	setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &size, sizeof(size));
+	setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &size, sizeof(size));
 	if (bind(fd, (struct sockaddr *)&sa, len) < 0 ||
 	    getsockname(fd, (struct sockaddr *)&sa, &len) < 0) {
 		int err = -errno;

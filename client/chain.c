@@ -66,6 +66,14 @@ bool cli_chain_is_healthy(const struct cli_chain *c, unsigned e)
 	return e < c->n && healthy(&c->exit[e]);
 }
 
+bool cli_chain_is_hopeless(const struct cli_chain *c)
+{
+	for (unsigned e = 0; e < c->n; e++)
+		if (!c->exit[e].refused)
+			return false;
+	return true;
+}
+
 // splitmix64
 static uint64_t next_random(struct cli_chain *c)
 {
@@ -108,6 +116,7 @@ void cli_chain_up(struct cli_chain *c, unsigned e, uint64_t now_ms)
 	struct cli_chain_exit *x = &c->exit[e];
 	bool was = healthy(x);
 	x->dialling = false;
+	x->refused = false;
 	x->up = true;
 	x->stalled = false;
 	x->draining = false; // an exit that still goes away says so again
@@ -155,6 +164,7 @@ void cli_chain_dial_failed(struct cli_chain *c, unsigned e, bool refused, bool a
 		return;
 	}
 	failed(c, x, now_ms);
+	x->refused = refused;
 	if (refused)
 		x->dial_at_ms = now_ms + backoff(c, UINT32_MAX);
 }

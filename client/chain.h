@@ -47,6 +47,7 @@ struct cli_chain_exit {
 	bool dialling; // a dial is under way
 	bool busy;     // carries streams or flows
 	bool wanted;
+	bool refused;   // the exit's last word was that it does not serve this client
 	bool tried;     // a dial failed since it was last healthy
 	uint32_t fails; // dials failed in a row, for the back-off
 	uint32_t young; // carriers in a row that died young
@@ -110,6 +111,8 @@ void cli_chain_decide(struct cli_chain *c, uint64_t now_ms, struct cli_chain_tod
 uint64_t cli_chain_deadline(const struct cli_chain *c, uint64_t now_ms);
 
 bool cli_chain_is_healthy(const struct cli_chain *c, unsigned e);
+// Every exit refuses this client: waiting is of no use.
+bool cli_chain_is_hopeless(const struct cli_chain *c);
 // Not healthy, and not waited for any longer.
 bool cli_chain_is_given_up(const struct cli_chain *c, unsigned e, uint64_t now_ms);
 

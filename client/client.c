@@ -288,6 +288,12 @@ static int listen_on(struct cli_client *c, enum cli_proxy_kind kind,
 	for (size_t i = 0; i < list->n; i++) {
 		int err = cli_proxy_listen(c->proxy, kind, &list->v[i]);
 		sp_target_format(&list->v[i], text, sizeof(text));
+		if (list->v[i].kind == SP_TARGET_IPV6 &&
+		    (err == -EADDRNOTAVAIL || err == -EAFNOSUPPORT)) {
+			sp_info("client", "no IPv6 here, not listening", "address=%s",
+				text);
+			continue;
+		}
 		if (err) {
 			sp_error("client", "cannot listen", "address=%s why=%s", text,
 				 sp_strerror(err));

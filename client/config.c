@@ -16,7 +16,7 @@ static const struct sp_conf_key keys[] = {
 	 .type = SP_CONF_ADDRESSES,
 	 .offset = AT(socks.listen),
 	 .max = 4,
-	 .def = "127.0.0.1:1080",
+	 .def = "127.0.0.1:1080, [::1]:1080",
 	 .help = "Where applications find the SOCKS5 proxy"},
 	{.name = "http.listen",
 	 .type = SP_CONF_ADDRESSES,
@@ -105,7 +105,7 @@ static const struct sp_conf_key keys[] = {
 
 	COUNT(connections, "connections", "4096", 1000000, "connections",
 	      "Connections of applications; further ones wait in the kernel's backlog"),
-	COUNT(half_open, "half_open", "256", 100000, "connections",
+	COUNT(half_open, "half_open", "2048", 100000, "connections",
 	      "Connections that have not asked yet; beyond, the oldest is closed"),
 	COUNT(associations, "associations", "256", 100000, "associations",
 	      "SOCKS5 UDP associations; beyond, the one idle longest is closed"),

@@ -105,7 +105,8 @@ static void on_decide(struct sp_deferred *d)
 	}
 	if (todo.moved)
 		say_moved(u, &todo);
-	if (cli_chain_is_healthy(&u->chain, u->chain.use))
+	if (cli_chain_is_healthy(&u->chain, u->chain.use) ||
+	    cli_chain_is_hopeless(&u->chain))
 		u->opt.ops->rehome(u->opt.ctx);
 	purge_old_exits(u, false);
 	set_timer(u, now_ms);
@@ -292,6 +293,14 @@ bool cli_uplink_should_leave(const struct cli_uplink *u, const struct sp_session
 	    !cli_chain_is_healthy(&u->chain, u->chain.use))
 		return false;
 	return cli_chain_is_given_up(&u->chain, x->index, uplink_now_ms(u));
+}
+
+enum sp_reason cli_uplink_hopeless(const struct cli_uplink *u)
+{
+	if (!cli_chain_is_hopeless(&u->chain))
+		return SP_REASON_NONE;
+	enum sp_reason why = u->exit[u->chain.use]->info.last_down;
+	return why ? why : SP_REASON_CLOSED;
 }
 
 void cli_uplink_touch(struct cli_uplink *u, struct sp_session *s)

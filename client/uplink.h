@@ -23,8 +23,9 @@ struct cli_uplink_identity { // who this device is
 };
 
 struct cli_uplink_ops {
-	// Exits have been left or given up: streams that are not opened yet and for which
-	// cli_uplink_should_leave says so are to be opened anew.
+	// Exits have been left or given up, or it is hopeless: streams that are not
+	// opened yet and for which cli_uplink_should_leave says so are to be opened anew,
+	// or all are to fail (cli_uplink_hopeless).
 	void (*rehome)(void *ctx);
 };
 
@@ -63,6 +64,8 @@ int cli_uplink_open_flow(struct cli_uplink *u, const struct sp_target *target, v
 // Whether the session's exit is given up for now while the one in use works: what can
 // move (streams not opened yet, flows) should be opened anew.
 bool cli_uplink_should_leave(const struct cli_uplink *u, const struct sp_session *s);
+// Why no exit serves this client, if none does; NONE: streams may be opened, or may wait.
+enum sp_reason cli_uplink_hopeless(const struct cli_uplink *u);
 // Call after using a stream or flow outside of the engine's calls: its timers may have
 // changed.
 void cli_uplink_touch(struct cli_uplink *u, struct sp_session *s);

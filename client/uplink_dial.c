@@ -9,6 +9,7 @@
 #include "client/uplink_internal.h"
 #include "lib/log.h"
 
+#define REDIAL_MS    5000
 #define USEFUL_BYTES 16384 // stream bytes that make a carrier worth its dial
 
 void attempt_free(struct attempt *a)
@@ -81,6 +82,7 @@ static void dial_failed(struct exit *x, const struct attempt *a, enum sp_reason 
 {
 	bool again = (reason == SP_REASON_TICKET && a->resume) ||
 		     reason == SP_REASON_STALE_EPOCH || reason == SP_REASON_NOT_YOURS;
+	bool news = reason != x->info.last_down;
 	note_down(x, reason);
 	if (reason == SP_REASON_TICKET)
 		exit_forget_tickets(x);
@@ -89,9 +91,10 @@ static void dial_failed(struct exit *x, const struct attempt *a, enum sp_reason 
 		x->carrier = (a->carrier + 1) % (unsigned)x->is.conf->n_carriers;
 		x->address++;
 	}
-	sp_info("uplink", "dial failed", "exit=%s carrier=%s reason=%s", x->is.conf->name,
-		sp_carrier_kind_word(x->is.conf->carriers[a->carrier].kind),
-		sp_reason_word(reason));
+	SP_LOG(news ? SP_LOG_INFO : SP_LOG_DEBUG, "uplink", "dial failed",
+	       "exit=%s carrier=%s reason=%s", x->is.conf->name,
+	       sp_carrier_kind_word(x->is.conf->carriers[a->carrier].kind),
+	       sp_reason_word(reason));
 	if (reason == SP_REASON_NOT_YOURS && x->session) { // another device has this id
 		x->over = true;
 		x->over_reason = reason;
@@ -206,6 +209,13 @@ static void fail_attempt(struct attempt *a, enum sp_reason reason)
 	uplink_kick(x->u);
 }
 
+// Where streams wait, a dial that hangs gives way to another one sooner.
+static uint32_t dial_timeout(const struct exit *x)
+{
+	uint32_t ms = x->u->opt.dial_timeout_ms;
+	return x->attached_once && ms > REDIAL_MS ? REDIAL_MS : ms;
+}
+
 static void start_link(struct attempt *a, socklen_t addr_len)
 {
 	struct exit *x = a->exit;
@@ -224,7 +234,7 @@ static void start_link(struct attempt *a, socklen_t addr_len)
 		.pass = u->identity.pass,
 		.pass_len = u->identity.pass_len,
 		.clock_skew_ms = x->skew_ms,
-		.timeout_ms = u->opt.dial_timeout_ms,
+		.timeout_ms = dial_timeout(x),
 		.session = x->session,
 		.slot = a->slot,
 		.ops = &link_ops,

@@ -334,6 +334,25 @@ static void a_refusal_waits_and_a_stale_ticket_does_not(void **state)
 	assert_int_equal(w.dials[0], 3);
 }
 
+static void it_is_hopeless_only_while_every_exit_refuses(void **state)
+{
+	struct world w;
+
+	(void)state;
+	world_init(&w, 2);
+	w.how[0] = w.how[1] = SILENT;
+	pass(&w, 100);
+	w.done_at[0] = w.done_at[1] = 0;
+	cli_chain_dial_failed(&w.c, 0, true, false, w.now);
+	assert_false(cli_chain_is_hopeless(&w.c));
+	cli_chain_dial_failed(&w.c, 1, true, false, w.now);
+	assert_true(cli_chain_is_hopeless(&w.c));
+	w.how[1] = ANSWERS;
+	pass(&w, 6000);
+	assert_int_equal(w.c.use, 1);
+	assert_false(cli_chain_is_hopeless(&w.c));
+}
+
 static void a_spare_carrier_is_given_up_only_when_idle_and_unwanted(void **state)
 {
 	struct world w;
@@ -435,6 +454,7 @@ int main(void)
 			a_carrier_that_is_cut_again_and_again_is_redialled_at_once),
 		cmocka_unit_test(carriers_that_die_young_count_as_failures),
 		cmocka_unit_test(a_refusal_waits_and_a_stale_ticket_does_not),
+		cmocka_unit_test(it_is_hopeless_only_while_every_exit_refuses),
 		cmocka_unit_test(a_spare_carrier_is_given_up_only_when_idle_and_unwanted),
 		cmocka_unit_test(a_changed_network_is_tried_at_once),
 		cmocka_unit_test(any_history_ends_on_a_healthy_exit),
