@@ -7,7 +7,7 @@ import subprocess
 import time
 
 import pytest
-from harness import BUILD, SLOW, SocksError, curl, free_port, parse_metrics, recv_exact, socks_connect
+from harness import BUILD, ROOT, SLOW, SocksError, curl, free_port, parse_metrics, recv_exact, socks_connect
 from servers import TcpServer, tcp_echo, wait_until
 from signed import SigningKey, pass_body
 
@@ -25,6 +25,11 @@ def test_help_version_and_usage(tmp_path):
     assert run("--version").stdout.startswith("sallyport ")
     for wrong in ([], ["fly"], ["--nonsense"], ["up", "down"], ["probe", "--timeout", "x"]):
         assert run("-c", tmp_path / "none", *wrong).returncode == 64, wrong
+
+
+def test_the_man_page_has_the_reference_of_the_config():
+    page = (ROOT / "docs" / "man" / "sallyport.1").read_text()
+    assert run("--reference").stdout in page
 
 
 def test_init_writes_a_config_and_a_private_key_and_keeps_both(tmp_path):
