@@ -86,7 +86,7 @@ enum family {
 
 static const struct sp_metric table[] = {
 #define X(name_, type_, label, label2, help_)                                            \
-	{.name = "sallyport_" #name_,                                                    \
+	{.name = "sallyport_worker_" #name_,                                             \
 	 .type = SP_METRIC_##type_,                                                      \
 	 .help = help_,                                                                  \
 	 .labels = {label, label2}},

@@ -452,7 +452,7 @@ class Client(Process):
             return True
 
     def _attached(self):
-        name = 'sallyport_sessions{state="attached"}'
+        name = 'sallyport_worker_sessions{state="attached"}'
         return sum(w.metric(name) for w in self.workers if w.alive())
 
     def ready(self):

@@ -121,10 +121,10 @@ def test_a_bad_file_on_hup_changes_nothing_and_says_why(lab, servers, origin):
     w.wait_log(r"no_such_key", after=mark)
     url = f"http://127.0.0.1:{origin.port}/bytes/1000"
     assert curl_sha256(pair.socks, url)[1] == body_sha256(1000)
-    assert w.metric('sallyport_reloads_total{result="failed"}') == 1
+    assert w.metric('sallyport_worker_reloads_total{result="failed"}') == 1
     w.config_path.write_text(good)
     w.signal(signal.SIGHUP)
-    wait_until(lambda: w.metric('sallyport_reloads_total{result="ok"}') == 1, 10 * SLOW)
+    wait_until(lambda: w.metric('sallyport_worker_reloads_total{result="ok"}') == 1, 10 * SLOW)
 
 
 def test_hup_takes_a_new_policy_and_a_new_limit(lab, servers, origin):
@@ -134,15 +134,15 @@ def test_hup_takes_a_new_policy_and_a_new_limit(lab, servers, origin):
     assert curl_sha256(pair.socks, url)[1] == body_sha256(1000)
     lab.sign_worker_config(w, seq=2, policy=["deny 127.0.0.0/8"])
     w.signal(signal.SIGHUP)
-    wait_until(lambda: w.metric("sallyport_config_seq") == 2, 10 * SLOW, "revision 2")
+    wait_until(lambda: w.metric("sallyport_worker_config_seq") == 2, 10 * SLOW, "revision 2")
     assert curl(pair.socks, url)[0] != 0
-    assert w.metric('sallyport_policy_refused_total{verdict="rule"}') >= 1
+    assert w.metric('sallyport_worker_policy_refused_total{verdict="rule"}') >= 1
     # an older revision is refused
     lab.sign_worker_config(w, seq=1, policy=["allow 127.0.0.0/8"])
     mark = len(w.log)
     w.signal(signal.SIGHUP)
     w.wait_log(r"older|stale", after=mark)
-    assert w.metric("sallyport_config_seq") == 2
+    assert w.metric("sallyport_worker_config_seq") == 2
 
 
 def test_a_revoked_pass_ends_its_session_on_hup(lab, servers):
@@ -154,7 +154,7 @@ def test_a_revoked_pass_ends_its_session_on_hup(lab, servers):
     lab.sign_worker_config(pair.worker, seq=2, revoked=[pair.client.pass_serial])
     pair.worker.signal(signal.SIGHUP)
     wait_until(lambda: server.live == 0, 10 * SLOW, "the stream's end")
-    assert pair.worker.metric('sallyport_sessions_ended_total{reason="revoked"}') == 1
+    assert pair.worker.metric('sallyport_worker_sessions_ended_total{reason="revoked"}') == 1
 
 
 def test_term_stops_accepting_lets_streams_finish_and_exits(lab, servers, origin):
@@ -195,14 +195,14 @@ def test_metrics_are_well_formed_and_count_exactly(pair, origin, servers):
     url = f"http://127.0.0.1:{origin.port}/close/{n}"
     assert curl_sha256(pair.socks, url)[1] == body_sha256(n)
     tier = '{tier="standard",direction="to_client"}'
-    down = "sallyport_stream_bytes_total" + tier
+    down = "sallyport_worker_stream_bytes_total" + tier
     wait_until(lambda: w.metrics()[down] - before.get(down, 0) > n, 5 * SLOW)
     after = w.metrics()
     header = after[down] - before.get(down, 0) - n
     assert 0 < header < 200
-    assert after["sallyport_streams_opened_total"] == before["sallyport_streams_opened_total"] + 1
+    assert after["sallyport_worker_streams_opened_total"] == before["sallyport_worker_streams_opened_total"] + 1
     assert after["process_open_fds"] > 0 and after["process_resident_memory_bytes"] > 1e6
-    assert any(k.startswith("sallyport_build_info{") for k in after)
+    assert any(k.startswith("sallyport_worker_build_info{") for k in after)
     status, text = http_get(w.admin, "/metrics")
     assert status == 200
     families = re.findall(r"^# TYPE (\S+) (\w+)$", text, re.M)

@@ -40,12 +40,12 @@ def test_icmp_errors_end_nothing(pair, servers):
         closed = s.getsockname()[1]
     echo = UdpServer(servers)
     udp = SocksUdp(pair.socks)
-    before = pair.worker.metric("sallyport_flow_icmp_errors_total")
+    before = pair.worker.metric("sallyport_worker_flow_icmp_errors_total")
     for _ in range(5):
         udp.send("127.0.0.1", closed, b"to nobody")
         assert udp.ask("127.0.0.1", echo.port, b"still here") == b"still here"
     wait_until(
-        lambda: pair.worker.metric("sallyport_flow_icmp_errors_total") > before, 5 * SLOW
+        lambda: pair.worker.metric("sallyport_worker_flow_icmp_errors_total") > before, 5 * SLOW
     )
 
 
@@ -95,7 +95,7 @@ def test_dns_is_answered_beside_2000_flows_and_50_bulk_streams(pair, servers, or
         t.start()
     try:
         wait_until(
-            lambda: pair.worker.metric("sallyport_flows") >= 2000, 60 * SLOW, "2,000 flows"
+            lambda: pair.worker.metric("sallyport_worker_flows") >= 2000, 60 * SLOW, "2,000 flows"
         )
         wait_until(lambda: got["bulk"] > 50e6 / SLOW, 30 * SLOW, "bulk traffic")
         times = []
@@ -114,5 +114,5 @@ def test_dns_is_answered_beside_2000_flows_and_50_bulk_streams(pair, servers, or
             t.join(20)
     assert not problems
     assert len(got["flows"]) > 1900, f"answers on {len(got['flows'])} of 2,000 flows"
-    assert pair.worker.metric("sallyport_flows") <= 2100
+    assert pair.worker.metric("sallyport_worker_flows") <= 2100
     print("look-up ms:", [round(1000 * t, 1) for t in times], "bulk MB:", got["bulk"] // 10**6)

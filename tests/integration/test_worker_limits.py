@@ -35,7 +35,7 @@ def test_a_stream_over_the_session_limit_is_refused_and_the_others_live(lab, ser
     close_all(socks)
     # room again: the limit counts what lives
     wait_until(lambda: server.live == 0, 10 * SLOW, "streams closed")
-    wait_until(lambda: pair.worker.metric("sallyport_streams") == 0, 10 * SLOW)
+    wait_until(lambda: pair.worker.metric("sallyport_worker_streams") == 0, 10 * SLOW)
     close_all(hold(pair, server, 3))
 
 
@@ -45,7 +45,7 @@ def test_a_session_over_the_users_limit_is_refused(lab, servers):
     socks = hold(pair, server, 1)
     second = lab.client("client2", [pair.worker], wait=False)
     wait_until(
-        lambda: pair.worker.metric('sallyport_refused_total{reason="session-limit"}') > 0,
+        lambda: pair.worker.metric('sallyport_worker_refused_total{reason="session-limit"}') > 0,
         15 * SLOW,
         "a refused session",
     )
@@ -57,15 +57,15 @@ def test_a_session_over_the_users_limit_is_refused(lab, servers):
 
 def test_the_stalest_detached_session_makes_room_for_a_new_one(lab, servers):
     pair = lab.pair(worker={"limits": {"sessions_per_user": 1}})
-    wait_until(lambda: pair.worker.metric('sallyport_sessions{state="attached"}') == 1, 10)
+    wait_until(lambda: pair.worker.metric('sallyport_worker_sessions{state="attached"}') == 1, 10)
     pair.client.kill()
-    wait_until(lambda: pair.worker.metric('sallyport_sessions{state="detached"}') == 1, 10)
+    wait_until(lambda: pair.worker.metric('sallyport_worker_sessions{state="detached"}') == 1, 10)
     second = lab.client("client2", [pair.worker])
     server = TcpServer(servers, tcp_echo)
     sock = socks_connect(second.socks, "127.0.0.1", server.port)
     sock.sendall(b"q")
     assert sock.recv(1) == b"q"
-    assert pair.worker.metric("sallyport_sessions_evicted_total") == 1
+    assert pair.worker.metric("sallyport_worker_sessions_evicted_total") == 1
 
 
 def test_more_flows_than_the_session_may_have_evict_the_stalest_not_the_newest(lab, servers):
@@ -75,7 +75,7 @@ def test_more_flows_than_the_session_may_have_evict_the_stalest_not_the_newest(l
     for i in range(100):
         data = b"%d" % i
         assert udp.ask(f"127.0.1.{i + 1}", echo.port, data) == data, "the newest went"
-    assert pair.worker.metric("sallyport_flows") <= 20
+    assert pair.worker.metric("sallyport_worker_flows") <= 20
 
 
 def test_without_descriptors_stalest_flows_go_streams_live_and_all_recovers(lab, servers, origin):
@@ -87,7 +87,7 @@ def test_without_descriptors_stalest_flows_go_streams_live_and_all_recovers(lab,
     for i in range(200):  # more flows than descriptors: each new one works all the same
         data = b"%d" % i
         assert udp.ask(f"127.0.{2 + i // 200}.{1 + i % 200}", echo.port, data) == data
-    assert pair.worker.metric('sallyport_flows_evicted_total{limit="worker"}') > 0
+    assert pair.worker.metric('sallyport_worker_flows_evicted_total{limit="worker"}') > 0
     more = hold(pair, server, 20)  # streams take the place of idle flows
     refused = 0
     for _ in range(150):
@@ -100,7 +100,7 @@ def test_without_descriptors_stalest_flows_go_streams_live_and_all_recovers(lab,
         s.sendall(b"k")
         assert s.recv(1) == b"k"
     assert pair.worker.alive()
-    assert pair.worker.metric("sallyport_no_descriptors_total") > 0
+    assert pair.worker.metric("sallyport_worker_no_descriptors_total") > 0
     close_all(more)
     wait_until(lambda: server.live <= 5, 10 * SLOW, "streams closed")
     url = f"http://127.0.0.1:{origin.port}/bytes/100000"
@@ -134,8 +134,8 @@ def test_streams_of_a_detached_session_go_when_it_is_stale(lab, servers):
     assert server.live == 3
     pair.client.kill()
     wait_until(lambda: server.live == 0, 10 * SLOW, "the destinations' resets")
-    assert pair.worker.metric('sallyport_sessions{state="detached"}') == 1
-    assert pair.worker.metric('sallyport_streams_ended_total{reason="stale"}') == 3
+    assert pair.worker.metric('sallyport_worker_sessions{state="detached"}') == 1
+    assert pair.worker.metric('sallyport_worker_streams_ended_total{reason="stale"}') == 3
     close_all(socks)
 
 
@@ -148,13 +148,13 @@ def test_a_stream_without_traffic_is_reset_after_its_time(lab, servers):
     with contextlib.suppress(ConnectionResetError):
         assert sock.recv(1) == b""
     assert time.monotonic() - started > 0.7
-    assert pair.worker.metric('sallyport_streams_ended_total{reason="idle"}') == 1
+    assert pair.worker.metric('sallyport_worker_streams_ended_total{reason="idle"}') == 1
 
 
 def test_the_worker_ends_a_session_whose_pass_expired(lab, servers):
     pair = lab.pair(passport={"lifetime": -88})  # inside the 90 s of tolerance for two more seconds
     wait_until(
-        lambda: pair.worker.metric('sallyport_sessions_ended_total{reason="pass-expired"}') >= 1,
+        lambda: pair.worker.metric('sallyport_worker_sessions_ended_total{reason="pass-expired"}') >= 1,
         15 * SLOW,
         "END(pass-expired)",
     )

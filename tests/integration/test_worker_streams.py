@@ -214,4 +214,4 @@ def test_a_thousand_streams_at_once(pair, servers, origin):
 
     before = origin.connections
     assert all(asyncio.run(run()))
-    wait_until(lambda: pair.worker.metric("sallyport_streams") == 0, 10 * SLOW, "all closed")
+    wait_until(lambda: pair.worker.metric("sallyport_worker_streams") == 0, 10 * SLOW, "all closed")
