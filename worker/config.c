@@ -2,6 +2,9 @@
 
 #include <stddef.h>
 #include <stdio.h>
+#include <string.h>
+
+#include "lib/text.h"
 
 #define AT(field) offsetof(struct wrk_config, field)
 
@@ -194,6 +197,11 @@ static const struct sp_conf_key keys[] = {
 static bool check(const void *conf, char *why, size_t cap)
 {
 	const struct wrk_config *c = conf;
+	uint8_t id[8];
+	if (c->home_id && sp_hex_decode(c->home_id, strlen(c->home_id), id, sizeof(id))) {
+		snprintf(why, cap, "home_id: want 16 hexadecimal digits");
+		return false;
+	}
 	if (c->listen.tls.n + c->listen.tcp.n == 0) {
 		snprintf(why, cap,
 			 "listen.tls or listen.tcp: nowhere to listen; name an "

@@ -139,11 +139,10 @@ void wrk_identity_done(struct wrk_identity *id)
 
 uint64_t wrk_identity_home_id(const struct wrk_config *cfg, const uint8_t *static_public)
 {
-	uint8_t h[32], *p = h;
+	uint8_t id[8];
 	uint64_t v = 0;
-	if (!cfg->home_id || sp_hex_decode(cfg->home_id, 16, h, 8))
-		crypto_generichash(h, sizeof(h), static_public, 32, NULL, 0);
-	for (int i = 0; i < 8; i++)
-		v = v << 8 | p[i];
-	return v ? v : 1;
+	if (cfg->home_id && sp_hex_decode(cfg->home_id, 16, id, sizeof(id)) == 0)
+		for (size_t i = 0; i < sizeof(id); i++)
+			v = v << 8 | id[i];
+	return v ? v : sp_fleet_home_id(static_public);
 }

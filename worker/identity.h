@@ -24,7 +24,7 @@ struct wrk_identity {
 int wrk_identity_load(const struct wrk_config *cfg, struct wrk_identity *ret, char *why,
 		      size_t cap) SP_MUST_CHECK;
 void wrk_identity_done(struct wrk_identity *id); // wipes; a zeroed struct is fine
-// From the config, else the first 8 bytes of BLAKE2b-256 of the static public key; not 0.
+// From the config, else made from the static public key (sp_fleet_home_id); not 0.
 uint64_t wrk_identity_home_id(const struct wrk_config *cfg, const uint8_t *static_public);
 
 #endif

@@ -119,6 +119,15 @@ class Process:
         if self.process is not None:
             self.process.wait(10)
 
+    def crashed(self):
+        """Ended by a fault or by a sanitizer's word; not by the test's own kill."""
+        faults = (signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGILL, signal.SIGFPE)
+        return (
+            self.process is not None
+            and -(self.process.returncode or 0) in faults
+            or bool(re.search(r"runtime error:|ERROR: \w+Sanitizer", self.log))
+        )
+
     def rss_kb(self):
         text = FilePath(f"/proc/{self.pid}/status").read_text()
         return int(re.search(r"VmRSS:\s+(\d+)", text).group(1))
@@ -520,9 +529,11 @@ class Lab:
     def close(self, failed=False):
         for p in reversed(self.processes):
             p.stop(2)
-        if failed:
+        crashed = [p.name for p in self.processes if p.crashed()]
+        if failed or crashed:
             for p in self.processes:
                 lines = p.log.splitlines()
                 print(f"---- {p.name}, its last lines of {len(lines)}:")
                 print("\n".join(lines[-60:]))
         shutil.rmtree(self.dir, ignore_errors=True)
+        assert not crashed, f"crashed: {crashed}"

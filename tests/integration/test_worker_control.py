@@ -2,6 +2,7 @@
 
 import re
 import signal
+import socket
 import subprocess
 import time
 
@@ -186,6 +187,31 @@ def test_a_second_term_exits_at_once(lab, servers):
     pair.worker.signal(signal.SIGTERM)
     pair.worker.wait(3)
     assert time.monotonic() - started < 2 * SLOW
+
+
+def test_the_service_manager_is_told_of_start_reload_and_end(lab, tmp_path):
+    path = str(tmp_path / "notify")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(path)
+        manager.settimeout(10 * SLOW)
+        w = lab.worker(start=False)
+        w.env.update(NOTIFY_SOCKET=path, WATCHDOG_USEC="200000")
+        w.spawn()
+
+        def told(what):
+            while True:
+                lines = manager.recv(4096).decode().splitlines()
+                if what in lines:
+                    return lines
+
+        assert "READY=1" in told("READY=1")
+        told("WATCHDOG=1")
+        w.signal(signal.SIGHUP)
+        assert any(x.startswith("MONOTONIC_USEC=") for x in told("RELOADING=1"))
+        told("READY=1")
+        w.signal(signal.SIGTERM)
+        told("STOPPING=1")
+        assert w.wait(5) == 0
 
 
 def test_metrics_are_well_formed_and_count_exactly(pair, origin, servers):
