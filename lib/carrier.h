@@ -73,6 +73,9 @@ int sp_carrier_accepted(int fd, const struct sockaddr *peer, struct sp_tls *tls,
 // there is one, TCP_USER_TIMEOUT 30 s, keepalive. For dialled ones, and for accepted ones
 // once the client has proven itself: a stranger must not see them.
 void sp_carrier_tune(struct sp_carrier *c);
+// At most this many bytes wait unsent in the kernel before the carrier is writable again
+// (TCP_NOTSENT_LOWAT); sp_carrier_tune sets 16 KB.
+void sp_carrier_set_lowat(struct sp_carrier *c, int bytes);
 
 // ---- the pipe ----
 

@@ -42,6 +42,13 @@ void sp_carrier_tune(struct sp_carrier *c)
 	(void)setsockopt(c->fd, IPPROTO_TCP, TCP_CONGESTION, "bbr", 3);
 }
 
+void sp_carrier_set_lowat(struct sp_carrier *c, int bytes)
+{
+	if (c->fd >= 0)
+		(void)setsockopt(c->fd, IPPROTO_TCP, TCP_NOTSENT_LOWAT, &bytes,
+				 sizeof(bytes));
+}
+
 int carrier_tcp_connect(const struct sp_carrier_dial *d, int *ret_fd)
 {
 	int fd = socket(d->addr.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);

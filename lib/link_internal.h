@@ -22,6 +22,9 @@
 #define LINK_TURN_BYTES (1 << 20) // read, and again written, by a link in one turn
 #define LINK_BATCH_MIN  (16 << 10)
 #define LINK_BATCH_MAX  (128 << 10)
+#define LINK_LOWAT_MIN  (16 << 10)
+#define LINK_LOWAT_MAX  (128 << 10)
+#define LINK_RATE_US    20000   // period over which the rate of a carrier is taken
 #define LINK_SILENT_US  1000000 // tls: then the cover site is connected to
 #define LINK_LINGER_US  2000000 // flush and drain after the end
 
@@ -85,6 +88,9 @@ struct sp_link {
 	bool stranger; // the program was told so: no `down`
 	enum sp_reason reason;
 	uint32_t batch;
+	uint32_t lowat;      // of the carrier; see follow_rate
+	uint64_t rate_at_us; // start of the period in which rate_bytes were written
+	uint64_t rate_bytes;
 	struct link_buf rbuf, wbuf; // an incomplete record; what the socket did not take
 	struct sp_record_tx tx;
 	struct sp_record_rx rx;

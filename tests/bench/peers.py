@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import subprocess
+import tempfile
 import uuid
 
 from procs import BenchError, free_ports, listens, wait_until
@@ -283,7 +284,7 @@ class Sallyport(Peer):
         if gone:
             raise BenchError(f"not built: {', '.join(gone)}; run make")
         port, self.socks_port = free_ports(2)
-        folder = os.path.join(self.ctx.folder, self.name)
+        folder = tempfile.mkdtemp(prefix=f"{self.name}-", dir=self.ctx.folder)
         done = subprocess.run(
             [self.program("sallyportctl"), "quickstart", folder, "--allow", "127.0.0.0/8",
              "--worker", f"127.0.0.1:{port},name=w", "--carrier", self.carrier,
