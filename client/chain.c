@@ -206,9 +206,8 @@ void cli_chain_ended(struct cli_chain *c, unsigned e, uint64_t now_ms)
 	failed(c, x, now_ms);
 }
 
-void cli_chain_busy(struct cli_chain *c, unsigned e, bool busy, uint64_t now_ms)
+void cli_chain_busy(struct cli_chain *c, unsigned e, bool busy)
 {
-	(void)now_ms;
 	c->exit[e].busy = busy;
 }
 

@@ -88,7 +88,7 @@ void cli_chain_goaway(struct cli_chain *c, unsigned e, uint64_t now_ms);
 // Its session was ended by the exit, its carrier with it.
 void cli_chain_ended(struct cli_chain *c, unsigned e, uint64_t now_ms);
 // Whether streams or flows are left on it.
-void cli_chain_busy(struct cli_chain *c, unsigned e, bool busy, uint64_t now_ms);
+void cli_chain_busy(struct cli_chain *c, unsigned e, bool busy);
 // The network changed: forget the back-offs, dial what is down now.
 void cli_chain_network_changed(struct cli_chain *c, uint64_t now_ms);
 // Another chain of n exits (1..CLI_CHAIN_MAX): old_of[e] is where the e-th stood before,

@@ -28,7 +28,7 @@ static void refresh(struct cli_uplink *u, uint64_t now_ms)
 		}
 		if (x->session)
 			sp_session_stats(x->session, &st);
-		cli_chain_busy(&u->chain, e, st.streams + st.flows > 0, now_ms);
+		cli_chain_busy(&u->chain, e, st.streams + st.flows > 0);
 		if (u->chain.exit[e].stalled && st.records_rx > x->stall_records &&
 		    exit_link_in_use(x))
 			cli_chain_recovered(&u->chain, e, now_ms);

@@ -363,13 +363,13 @@ static void a_spare_carrier_is_given_up_only_when_idle_and_unwanted(void **state
 	pass(&w, 3000);
 	assert_int_equal(w.c.use, 1);
 	assert_true(w.c.exit[2].up);
-	cli_chain_busy(&w.c, 2, true, w.now);
+	cli_chain_busy(&w.c, 2, true);
 	w.how[0] = ANSWERS;
 	pass(&w, 40000);
 	assert_int_equal(w.c.use, 0);
 	pass(&w, 40000);
 	assert_true(w.c.exit[2].up);
-	cli_chain_busy(&w.c, 2, false, w.now);
+	cli_chain_busy(&w.c, 2, false);
 	pass(&w, 29000);
 	assert_true(w.c.exit[2].up);
 	pass(&w, 2000);
@@ -415,7 +415,7 @@ static void any_history_ends_on_a_healthy_exit(void **state)
 				cli_chain_goaway(&w.c, e, w.now);
 				break;
 			case 3:
-				cli_chain_busy(&w.c, e, (r >> 50) & 1, w.now);
+				cli_chain_busy(&w.c, e, (r >> 50) & 1);
 				break;
 			default:
 				w.how[e] = (enum behaviour)((r >> 50) % 3);
