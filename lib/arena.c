@@ -32,7 +32,7 @@ struct sp_arena {
 	uint32_t *next;
 	uint8_t *chunks;
 	struct free_stack free_sessions, free_streams, free_chunks;
-	uint32_t unclaimed; // guaranteed chunks of live streams not drawn yet
+	uint32_t unclaimed; // promised chunks not drawn yet
 	uint64_t credit_max, credit_used;
 	TAILQ_HEAD(starved_list, sp_starved) starved;
 };
@@ -75,8 +75,8 @@ static void layout(struct arena_header *h, const struct sp_arena_options *opt)
 	h->version = SP_ARENA_VERSION;
 	h->n_sessions = opt->max_sessions;
 	h->n_streams = opt->max_streams;
-	h->n_chunks =
-		(uint32_t)(opt->memory_bytes / SP_CHUNK_BYTES) + 2 * opt->max_streams;
+	h->n_chunks = (uint32_t)(opt->memory_bytes / SP_CHUNK_BYTES) +
+		      SP_ARENA_PROMISED * opt->max_streams;
 	h->off_sessions = page_up(sizeof(*h));
 	h->off_streams =
 		page_up(h->off_sessions + h->n_sessions * sizeof(struct sp_session_rec));
@@ -168,7 +168,7 @@ uint32_t sp_arena_stream_alloc(struct sp_arena *a)
 	r->fd[0] = r->fd[1] = SP_STREAM_DESC_NONE;
 	r->first = r->last = SP_ARENA_NONE;
 	r->rec_state = SP_REC_LIVE;
-	a->unclaimed += 2;
+	a->unclaimed += SP_ARENA_PROMISED;
 	return i;
 }
 
@@ -176,7 +176,7 @@ void sp_arena_stream_release(struct sp_arena *a, uint32_t index)
 {
 	assert(a->streams[index].chunks == 0);
 	sodium_memzero(&a->streams[index], sizeof(a->streams[index]));
-	a->unclaimed -= 2;
+	a->unclaimed -= SP_ARENA_PROMISED;
 	stack_push(&a->free_streams, index);
 }
 
@@ -190,32 +190,31 @@ uint32_t sp_arena_chunks_spare(const struct sp_arena *a)
 {
 	uint32_t left = stack_left(&a->free_chunks);
 	// Chunks promised to record slots not in use yet belong to the guarantees too.
-	uint64_t promised = a->unclaimed + 2ull * stack_left(&a->free_streams);
+	uint64_t promised =
+		a->unclaimed + (uint64_t)SP_ARENA_PROMISED * stack_left(&a->free_streams);
 	return left > promised ? left - (uint32_t)promised : 0;
 }
 
 uint32_t sp_arena_chunks_pool(const struct sp_arena *a)
 {
-	return a->hdr->n_chunks - 2 * a->hdr->n_streams;
+	return a->hdr->n_chunks - SP_ARENA_PROMISED * a->hdr->n_streams;
 }
 
-uint32_t sp_arena_chunk_alloc(struct sp_arena *a, bool guaranteed)
+uint32_t sp_arena_chunk_alloc(struct sp_arena *a, bool promised)
 {
-	if (!guaranteed && sp_arena_chunks_spare(a) == 0)
+	if (!promised && sp_arena_chunks_spare(a) == 0)
 		return SP_ARENA_NONE;
+	assert(!promised || a->unclaimed > 0);
 	uint32_t i = stack_pop(&a->free_chunks);
-	if (i == SP_ARENA_NONE)
-		return i;
-	if (guaranteed)
-		a->unclaimed--;
+	assert(i != SP_ARENA_NONE);
+	a->unclaimed -= promised;
 	a->next[i] = SP_ARENA_NONE;
 	return i;
 }
 
-void sp_arena_chunk_release(struct sp_arena *a, uint32_t chunk, bool last_of_chain)
+void sp_arena_chunk_release(struct sp_arena *a, uint32_t chunk, bool promised)
 {
-	if (last_of_chain)
-		a->unclaimed++;
+	a->unclaimed += promised;
 	stack_push(&a->free_chunks, chunk);
 }
 
@@ -234,19 +233,29 @@ void sp_arena_chunk_set_next(struct sp_arena *a, uint32_t chunk, uint32_t next)
 	a->next[chunk] = next;
 }
 
+uint64_t sp_arena_credit_left(const struct sp_arena *a)
+{
+	return a->credit_max - a->credit_used;
+}
+
 uint64_t sp_arena_credit_take(struct sp_arena *a, uint64_t want)
 {
-	uint64_t left = a->credit_max - a->credit_used;
-	if (want > left)
-		want = left;
-	a->credit_used += want;
-	return want;
+	uint64_t left = sp_arena_credit_left(a);
+	uint64_t chunks = (want < left ? want : left) / SP_CHUNK_BYTES;
+	uint32_t spare = sp_arena_chunks_spare(a);
+	if (chunks > spare)
+		chunks = spare;
+	a->credit_used += chunks * SP_CHUNK_BYTES;
+	a->unclaimed += (uint32_t)chunks;
+	return chunks * SP_CHUNK_BYTES;
 }
 
 void sp_arena_credit_return(struct sp_arena *a, uint64_t bytes)
 {
-	assert(bytes <= a->credit_used);
+	assert(bytes <= a->credit_used && bytes % SP_CHUNK_BYTES == 0);
+	assert(a->unclaimed >= bytes / SP_CHUNK_BYTES);
 	a->credit_used -= bytes;
+	a->unclaimed -= (uint32_t)(bytes / SP_CHUNK_BYTES);
 }
 
 void sp_arena_starve(struct sp_arena *a, struct sp_starved *st)

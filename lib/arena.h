@@ -71,8 +71,8 @@ struct sp_stream_rec {
 struct sp_arena_options {
 	uint32_t max_sessions;
 	uint32_t max_streams;  // records, all sessions
-	uint64_t memory_bytes; // of chunks; at least 2 chunks a stream record are added
-			       // to it
+	uint64_t memory_bytes; // of chunks; SP_ARENA_PROMISED a stream record are added
+			       // to it (address space: untouched they cost nothing)
 };
 
 struct sp_arena;
@@ -96,23 +96,27 @@ void sp_arena_stream_release(struct sp_arena *a,
 			     uint32_t index); // its ring must be empty
 struct sp_stream_rec *sp_arena_stream(struct sp_arena *a, uint32_t index);
 
-// Chunks of SP_CHUNK_BYTES, linked by `next`. Each live stream record guarantees two of
-// them, one for its ring and one for what its sink has not taken: `guaranteed` says that
-// the caller's chain is empty and draws on that. SP_ARENA_NONE: no memory.
-uint32_t sp_arena_chunk_alloc(struct sp_arena *a, bool guaranteed);
-// `last_of_chain`: the chain is empty afterwards, its guarantee is restored.
-void sp_arena_chunk_release(struct sp_arena *a, uint32_t chunk, bool last_of_chain);
+// Chunks of SP_CHUNK_BYTES, linked by `next`. Some are promised: SP_ARENA_PROMISED to
+// each live stream record (one for its ring, two for what its sink has not taken, since
+// 4096 bytes may lie across a border), and what credit was granted. `promised` draws on
+// that, which the caller keeps count of, and never fails; else SP_ARENA_NONE: no memory.
+#define SP_ARENA_PROMISED 3
+uint32_t sp_arena_chunk_alloc(struct sp_arena *a, bool promised);
+// `promised` as at the allocation: the promise holds again.
+void sp_arena_chunk_release(struct sp_arena *a, uint32_t chunk, bool promised);
 uint8_t *sp_arena_chunk(struct sp_arena *a, uint32_t chunk);
 uint32_t sp_arena_chunk_next(const struct sp_arena *a, uint32_t chunk);
 void sp_arena_chunk_set_next(struct sp_arena *a, uint32_t chunk, uint32_t next);
 
-// Chunks beyond all guarantees that can still be had, and the size of that pool.
+// Chunks beyond all promises that can still be had, and the size of that pool.
 uint32_t sp_arena_chunks_spare(const struct sp_arena *a);
 uint32_t sp_arena_chunks_pool(const struct sp_arena *a);
-// Credit granted beyond the guarantees, for the whole process: at most half the pool.
-// Takes up to `want` bytes and returns what was given; give back with _return.
+// Credit granted beyond the guarantees, for the whole process: at most half the pool, and
+// only what is spare, for it becomes a promise. Takes whole chunks, up to `want` bytes,
+// and returns how many bytes were given; give back with _return.
 uint64_t sp_arena_credit_take(struct sp_arena *a, uint64_t want);
 void sp_arena_credit_return(struct sp_arena *a, uint64_t bytes);
+uint64_t sp_arena_credit_left(const struct sp_arena *a);
 
 // Whoever found no memory waits here and is woken, a few at a time, by _feed.
 void sp_arena_starve(struct sp_arena *a, struct sp_starved *st);

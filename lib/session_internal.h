@@ -88,9 +88,8 @@ struct sp_stream {
 	uint64_t taken_sent; // in the last WINDOW sent
 	struct rx_queue rx;
 	uint32_t window;
-	uint64_t
-		window_extra; // credit beyond the guarantee, taken from session and arena
-	uint64_t tune_us;     // start of the measured period
+	uint64_t window_extra; // beyond the guarantee, from session and arena: chunks
+	uint64_t tune_us;      // start of the measured period
 	uint64_t tune_taken;
 	struct sp_starved starved;
 	struct sp_target target; // client: for OPEN; worker: the bound address for OPENED
@@ -190,6 +189,7 @@ struct sp_session {
 	uint32_t n_live, n_finished, n_flows;
 	uint32_t dgram_bytes;  // queued, with overhead
 	uint64_t credit_extra; // granted beyond the guarantees
+	uint32_t ring_chunks;  // of all rings, beyond the first of each
 	int64_t balance;       // > 0: datagrams are owed bytes against streams
 	uint64_t dirty_at_us;  // when what was taken must be told
 	struct gone *gone;
@@ -242,7 +242,8 @@ void stream_activate(
 void stream_unschedule(struct sp_stream *st);
 int stream_peer_taken(struct sp_stream *st, uint64_t taken, uint64_t credit);
 int stream_data(struct sp_stream *st, const struct sp_frame *f);
-// After bytes were sent or taken: wakes the source once a good part of the room is back.
+// After bytes were sent or taken or credit came: wakes the source once a good part of the
+// room is back.
 void stream_source_recheck(struct sp_stream *st);
 void stream_first_credit(struct sp_stream *st);
 void stream_settle_window(struct sp_stream *st, uint64_t *ret_credit);
@@ -259,7 +260,7 @@ void ring_seek(struct sp_stream *st, uint64_t offset); // moves the send cursor
 // it.
 size_t ring_next(struct sp_stream *st, size_t max, uint8_t **ret);
 // The queue towards the sink.
-int rxq_append(struct sp_stream *st, const uint8_t *buf, size_t len);
+void rxq_append(struct sp_stream *st, const uint8_t *buf, size_t len);
 size_t rxq_peek(const struct sp_stream *st, const uint8_t **ret);
 void rxq_consume(struct sp_stream *st, size_t len);
 void rxq_clear(struct sp_stream *st);

@@ -19,10 +19,34 @@ static uint64_t ring_end(const struct sp_stream_rec *r)
 	return r->base + (uint64_t)r->chunks * SP_CHUNK_BYTES;
 }
 
+// The first chunk is promised. Of the others a session has at most its limit, and no more
+// than it leaves to the rest: one that is not acknowledged anything cannot take it all.
+static uint32_t ring_alloc(struct sp_stream *st)
+{
+	struct sp_session *s = st->s;
+	struct sp_arena *a = arena_of(st);
+	if (st->rec->chunks == 0)
+		return sp_arena_chunk_alloc(a, true);
+	if (s->ring_chunks >= s->opt.limits.session_window_bytes / SP_CHUNK_BYTES ||
+	    s->ring_chunks >= sp_arena_chunks_spare(a))
+		return SP_ARENA_NONE;
+	s->ring_chunks++;
+	return sp_arena_chunk_alloc(a, false);
+}
+
+// Counts a chunk off the ring.
+static void ring_release(struct sp_stream *st, uint32_t chunk)
+{
+	struct sp_stream_rec *r = st->rec;
+	bool promised = --r->chunks == 0;
+	st->s->ring_chunks -= !promised;
+	sp_arena_chunk_release(arena_of(st), chunk, promised);
+}
+
 static bool ring_extend(struct sp_stream *st)
 {
 	struct sp_stream_rec *r = st->rec;
-	uint32_t c = sp_arena_chunk_alloc(arena_of(st), r->chunks == 0);
+	uint32_t c = ring_alloc(st);
 	if (c == SP_ARENA_NONE)
 		return false;
 	if (r->chunks == 0) {
@@ -107,8 +131,7 @@ static void ring_trim(struct sp_stream *st)
 	r->last = last;
 	while (c != SP_ARENA_NONE) {
 		uint32_t next = sp_arena_chunk_next(arena_of(st), c);
-		sp_arena_chunk_release(arena_of(st), c, false);
-		r->chunks--;
+		ring_release(st, c);
 		c = next;
 	}
 }
@@ -128,12 +151,11 @@ void ring_ack(struct sp_stream *st, uint64_t acked)
 		uint32_t c = r->first;
 		r->first = sp_arena_chunk_next(arena_of(st), c);
 		r->base += SP_CHUNK_BYTES;
-		r->chunks--;
 		if (st->cur_chunk == c) {
 			st->cur_chunk = r->first;
 			st->cur_start = r->base;
 		}
-		sp_arena_chunk_release(arena_of(st), c, false);
+		ring_release(st, c);
 	}
 	if (acked >= r->head)
 		ring_clear(st);
@@ -145,8 +167,7 @@ void ring_clear(struct sp_stream *st)
 	uint32_t c = r->first;
 	while (r->chunks) {
 		uint32_t next = sp_arena_chunk_next(arena_of(st), c);
-		sp_arena_chunk_release(arena_of(st), c, r->chunks == 1);
-		r->chunks--;
+		ring_release(st, c);
 		c = next;
 	}
 	r->first = r->last = SP_ARENA_NONE;
@@ -190,35 +211,39 @@ size_t ring_next(struct sp_stream *st, size_t max, uint8_t **ret)
 	return len;
 }
 
-int rxq_append(struct sp_stream *st, const uint8_t *buf, size_t len)
+// What was granted as credit was promised as chunks, so there is memory for it.
+static void rxq_extend(struct sp_stream *st)
 {
 	struct rx_queue *q = &st->rx;
 	struct sp_arena *a = arena_of(st);
+	uint32_t c = sp_arena_chunk_alloc(a, true);
+	if (q->first == SP_ARENA_NONE) {
+		q->first = c;
+		q->skip = 0;
+	} else {
+		sp_arena_chunk_set_next(a, q->last, c);
+	}
+	q->last = c;
+	q->fill = 0;
+}
+
+void rxq_append(struct sp_stream *st, const uint8_t *buf, size_t len)
+{
+	struct rx_queue *q = &st->rx;
+	assert(q->bytes + len <= st->window);
 	while (len) {
-		if (q->first == SP_ARENA_NONE || q->fill == SP_CHUNK_BYTES) {
-			uint32_t c = sp_arena_chunk_alloc(a, q->first == SP_ARENA_NONE);
-			if (c == SP_ARENA_NONE)
-				return SP_E_LIMIT;
-			if (q->first == SP_ARENA_NONE) {
-				q->first = c;
-				q->skip = 0;
-			} else {
-				sp_arena_chunk_set_next(a, q->last, c);
-			}
-			q->last = c;
-			q->fill = 0;
-		}
+		if (q->first == SP_ARENA_NONE || q->fill == SP_CHUNK_BYTES)
+			rxq_extend(st);
 		size_t n = SP_CHUNK_BYTES - q->fill;
 		if (n > len)
 			n = len;
-		memcpy(sp_arena_chunk(a, q->last) + q->fill, buf, n);
+		memcpy(sp_arena_chunk(arena_of(st), q->last) + q->fill, buf, n);
 		q->fill += (uint32_t)n;
 		q->bytes += (uint32_t)n;
 		st->rcv_next += n;
 		buf += n;
 		len -= n;
 	}
-	return 0;
 }
 
 size_t rxq_peek(const struct sp_stream *st, const uint8_t **ret)
@@ -243,7 +268,7 @@ void rxq_consume(struct sp_stream *st, size_t len)
 		uint32_t c = q->first;
 		q->first = sp_arena_chunk_next(a, c);
 		q->skip = 0;
-		sp_arena_chunk_release(a, c, false);
+		sp_arena_chunk_release(a, c, true);
 	}
 }
 
@@ -254,7 +279,7 @@ void rxq_clear(struct sp_stream *st)
 	while (c != SP_ARENA_NONE) {
 		uint32_t next = c == q->last ? SP_ARENA_NONE
 					     : sp_arena_chunk_next(arena_of(st), c);
-		sp_arena_chunk_release(arena_of(st), c, next == SP_ARENA_NONE);
+		sp_arena_chunk_release(arena_of(st), c, true);
 		c = next;
 	}
 	*q = (struct rx_queue){.first = SP_ARENA_NONE, .last = SP_ARENA_NONE};

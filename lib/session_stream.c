@@ -190,7 +190,9 @@ int sp_stream_reserve(struct sp_stream *st, size_t max, struct iovec *iov, int i
 	int n = ring_reserve(st, max < room ? max : room, iov, iovcnt);
 	if (n == 0) {
 		st->source_wait = true;
-		if (room)
+		// With memory left it is the session's share that is used up: then what
+		// is acknowledged of this very ring makes room.
+		if (room && sp_arena_chunks_spare(st->s->opt.arena) == 0)
 			sp_arena_starve(st->s->opt.arena, &st->starved);
 	}
 	return n;
@@ -218,11 +220,13 @@ void stream_source_recheck(struct sp_stream *st)
 	if (!st->source_wait || st->user_gone || st->finished)
 		return;
 	size_t room = source_room(st);
-	if (room < UNSENT_MAX / 2 && room < st->rec->head - st->rec->acked)
+	if (room == 0)
 		return;
-	if (room == 0 || (st->starved.listed && st->rec->chunks))
+	// An empty ring needs no memory but what is promised.
+	bool empty = st->rec->chunks == 0;
+	if (!empty && (st->starved.listed || (room < UNSENT_MAX / 2 &&
+					      room < st->rec->head - st->rec->acked)))
 		return;
-	// With an empty ring its guaranteed chunk is free, however short memory is.
 	sp_arena_unstarve(st->s->opt.arena, &st->starved);
 	st->source_wait = false;
 	st->s->opt.ops->stream_source_ready(st->s->opt.ctx, st);
@@ -249,6 +253,17 @@ int stream_peer_taken(struct sp_stream *st, uint64_t taken, uint64_t credit)
 
 // ---- credit for the peer ----
 
+// What the session may still be granted: up to its limit, and no more than it leaves to
+// the others.
+static uint64_t credit_room(const struct sp_session *s)
+{
+	uint64_t most = s->opt.limits.session_window_bytes;
+	uint64_t left = sp_arena_credit_left(s->opt.arena);
+	if (most > left)
+		most = left;
+	return most > s->credit_extra ? most - s->credit_extra : 0;
+}
+
 // Sets the window, paying for growth from the session and the arena.
 static void window_set(struct sp_stream *st, uint32_t want)
 {
@@ -256,9 +271,7 @@ static void window_set(struct sp_stream *st, uint32_t want)
 	uint64_t extra = want - CREDIT_IMPLICIT;
 	if (extra > st->window_extra) {
 		uint64_t more = extra - st->window_extra;
-		uint64_t room = 0;
-		if (s->opt.limits.session_window_bytes > s->credit_extra)
-			room = s->opt.limits.session_window_bytes - s->credit_extra;
+		uint64_t room = credit_room(s);
 		more = sp_arena_credit_take(s->opt.arena, more < room ? more : room);
 		s->credit_extra += more;
 		st->window_extra += more;
@@ -355,18 +368,18 @@ static void rx_check_fin(struct sp_stream *st)
 	stream_check_done(st);
 }
 
-static int rx_bytes(struct sp_stream *st, const uint8_t *buf, size_t len)
+static void rx_bytes(struct sp_stream *st, const uint8_t *buf, size_t len)
 {
 	size_t n = 0;
 	if (st->rx.bytes == 0 && len) {
 		n = sink(st, buf, len);
 		if (st->finished)
-			return 0;
+			return;
 		st->rcv_next += n;
 		if (n)
 			rx_took(st, n);
 	}
-	return rxq_append(st, buf + n, len - n);
+	rxq_append(st, buf + n, len - n);
 }
 
 int stream_data(struct sp_stream *st, const struct sp_frame *f)
@@ -397,12 +410,9 @@ int stream_data(struct sp_stream *st, const struct sp_frame *f)
 		r->rx_final = end;
 		r->bits |= SP_STREAM_RX_FIN;
 	}
-	int err = rx_bytes(st, f->data + skip, f->len - skip);
-	if (err || st->finished) {
-		if (err)
-			r->bits &= (uint8_t) ~(fin ? SP_STREAM_RX_FIN : 0);
-		return err;
-	}
+	rx_bytes(st, f->data + skip, f->len - skip);
+	if (st->finished)
+		return 0;
 	if (fin)
 		st->rcv_next++;
 	rx_check_fin(st);

@@ -45,7 +45,7 @@ static void a_freed_session_record_is_wiped(void **state)
 	sp_arena_free(a);
 }
 
-static void every_stream_is_guaranteed_two_chunks_when_the_pool_is_empty(void **state)
+static void what_is_promised_to_a_stream_is_there_when_the_pool_is_empty(void **state)
 {
 	(void)state;
 	struct sp_arena *a = small(3, 2 * SP_CHUNK_BYTES);
@@ -56,7 +56,7 @@ static void every_stream_is_guaranteed_two_chunks_when_the_pool_is_empty(void **
 	assert_int_not_equal(sp_arena_chunk_alloc(a, false), SP_ARENA_NONE);
 	assert_int_equal(sp_arena_chunk_alloc(a, false), SP_ARENA_NONE);
 	uint32_t last = SP_ARENA_NONE;
-	for (int i = 0; i < 6; i++) {
+	for (int i = 0; i < 3 * SP_ARENA_PROMISED; i++) {
 		last = sp_arena_chunk_alloc(a, true);
 		assert_int_not_equal(last, SP_ARENA_NONE);
 	}
@@ -66,15 +66,30 @@ static void every_stream_is_guaranteed_two_chunks_when_the_pool_is_empty(void **
 	sp_arena_free(a);
 }
 
-static void credit_is_at_most_half_the_pool(void **state)
+static void credit_is_whole_chunks_and_at_most_half_the_pool(void **state)
 {
 	(void)state;
-	struct sp_arena *a = small(1, 100000);
-	assert_int_equal(sp_arena_credit_take(a, 30000), 30000);
-	assert_int_equal(sp_arena_credit_take(a, 30000), 20000);
-	assert_int_equal(sp_arena_credit_take(a, 1), 0);
-	sp_arena_credit_return(a, 50000);
-	assert_int_equal(sp_arena_credit_take(a, 10), 10);
+	struct sp_arena *a = small(1, 24 * SP_CHUNK_BYTES);
+	assert_int_equal(sp_arena_credit_take(a, 30000), 28672);
+	assert_int_equal(sp_arena_credit_left(a), 5 * SP_CHUNK_BYTES);
+	assert_int_equal(sp_arena_credit_take(a, 30000), 20480);
+	assert_int_equal(sp_arena_credit_take(a, 4096), 0);
+	sp_arena_credit_return(a, 49152);
+	assert_int_equal(sp_arena_credit_take(a, 4096), 4096);
+	sp_arena_free(a);
+}
+
+static void credit_is_a_promise_of_chunks(void **state)
+{
+	(void)state;
+	struct sp_arena *a = small(1, 16 * SP_CHUNK_BYTES);
+	assert_int_equal(sp_arena_credit_take(a, 4 * SP_CHUNK_BYTES), 16384);
+	for (int i = 0; i < 12; i++)
+		assert_int_not_equal(sp_arena_chunk_alloc(a, false), SP_ARENA_NONE);
+	assert_int_equal(sp_arena_chunk_alloc(a, false), SP_ARENA_NONE);
+	assert_int_equal(sp_arena_credit_take(a, 4096), 0); // nothing is spare
+	for (int i = 0; i < 4; i++)
+		assert_int_not_equal(sp_arena_chunk_alloc(a, true), SP_ARENA_NONE);
 	sp_arena_free(a);
 }
 
@@ -138,8 +153,9 @@ int main(void)
 		cmocka_unit_test(records_run_out_and_come_back),
 		cmocka_unit_test(a_freed_session_record_is_wiped),
 		cmocka_unit_test(
-			every_stream_is_guaranteed_two_chunks_when_the_pool_is_empty),
-		cmocka_unit_test(credit_is_at_most_half_the_pool),
+			what_is_promised_to_a_stream_is_there_when_the_pool_is_empty),
+		cmocka_unit_test(credit_is_whole_chunks_and_at_most_half_the_pool),
+		cmocka_unit_test(credit_is_a_promise_of_chunks),
 		cmocka_unit_test(the_starved_are_woken_when_an_eighth_is_spare),
 		cmocka_unit_test(an_idmap_agrees_with_an_array_over_random_work),
 	};
