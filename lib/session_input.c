@@ -98,6 +98,7 @@ static int opened(struct in *in, const struct sp_frame *f)
 		s->opt.ops->stream_opened(s->opt.ctx, st, &f->target);
 	}
 	stream_activate(st);
+	stream_source_recheck(st);
 	return 0;
 }
 
