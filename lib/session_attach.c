@@ -105,6 +105,7 @@ static void attach(struct sp_session *s, unsigned slot, uint32_t epoch,
 		.last_rx_traffic_us = s->now_us,
 		.ping_after_us = PING_FIRST_US,
 		.goaway = s->goaway,
+		.ending = s->dead && s->opt.role == SP_ROLE_WORKER,
 		.pass = s->pass != NULL && s->opt.role == SP_ROLE_CLIENT,
 	};
 	s->primary = best_slot(s);

@@ -25,7 +25,8 @@ struct world {
 	int opens, opened, stalls, sink_fins, closed, source_ready;
 	enum sp_reason closed_reason;
 	size_t sunk[2];
-	bool block; // sinks take nothing
+	bool block;     // sinks take nothing,
+	size_t dribble; // or so many bytes more
 	struct sp_flow *flow_at_worker;
 	int flow_closed, dgrams;
 	bool flow_again; // open another when told of an end
@@ -69,8 +70,10 @@ static size_t on_sink(void *ctx, struct sp_stream *st, const uint8_t *buf, size_
 {
 	(void)st;
 	(void)buf;
-	if (w.block)
-		return 0;
+	if (w.block) {
+		len = w.dribble < len ? w.dribble : len;
+		w.dribble -= len;
+	}
 	w.sunk[side(ctx)] += len;
 	return len;
 }
@@ -274,14 +277,13 @@ static void attach(unsigned slot)
 	settle(slot);
 }
 
-static int setup(void **state)
+static int make_world(uint64_t workers_memory)
 {
-	(void)state;
 	memset(&w, 0, sizeof(w));
 	w.now = 1000 * MS;
 	w.auto_open = true;
 	for (int i = 0; i < 2; i++) {
-		struct sp_arena_options ao = {2, 4096, 16 << 20};
+		struct sp_arena_options ao = {2, 4096, i ? workers_memory : 16 << 20};
 		struct sp_session_options o = {.role = i ? SP_ROLE_WORKER
 							 : SP_ROLE_CLIENT,
 					       .ops = &ops,
@@ -295,6 +297,18 @@ static int setup(void **state)
 		assert_int_equal(sp_session_new(&o, w.now, &w.s[i]), 0);
 	}
 	return 0;
+}
+
+static int setup(void **state)
+{
+	(void)state;
+	return make_world(16 << 20);
+}
+
+static int setup_with_little_memory_at_the_worker(void **state)
+{
+	(void)state;
+	return make_world(1 << 20);
 }
 
 static int teardown(void **state)
@@ -434,6 +448,105 @@ static void a_gap_is_a_protocol_error(void **state)
 		sp_session_input(w.s[1], 0, rec, sp_writer_len(&wr), w.now, &rekey, &why),
 		SP_E_PROTOCOL);
 	assert_int_equal(why, SP_REASON_PROTOCOL);
+}
+
+static uint32_t spare(int i)
+{
+	return sp_arena_chunks_spare(w.arena[i]);
+}
+
+// Forty streams of which the clients' sinks take nothing, so that the worker has to keep
+// all it may.
+static void hog(struct sp_stream *ret[40])
+{
+	w.block = true;
+	for (int i = 0; i < 40; i++) {
+		open_stream();
+		ret[i] = w.opened_at_worker;
+	}
+	for (int i = 0; i < 40; i++) {
+		push(ret[i], 1 << 20);
+		settle(0);
+	}
+}
+
+static void a_session_that_takes_nothing_leaves_memory_to_the_others(void **state)
+{
+	(void)state;
+	struct sp_stream *st[40];
+	attach(0);
+	hog(st);
+	assert_true(spare(1) >= sp_arena_chunks_pool(w.arena[1]) / 3);
+}
+
+static void for_credit_that_was_granted_there_is_memory(void **state)
+{
+	(void)state;
+	struct sp_stream *st[40], *up[10];
+	attach(0);
+	for (int i = 0; i < 10; i++)
+		up[i] = open_stream();
+	hog(st);
+	while (sp_arena_chunk_alloc(w.arena[1], false) != SP_ARENA_NONE)
+		; // others have all the rest
+	size_t sent = 0;
+	for (int i = 0; i < 10; i++)
+		sent += push(up[i], 1 << 20);
+	assert_true(sent >= 200000);
+	settle(0); // the worker's sinks take nothing either
+	struct sp_session_stats stats;
+	sp_session_stats(w.s[1], &stats);
+	assert_int_equal(stats.bytes_dup, 0);
+}
+
+static void a_sink_that_takes_bytes_one_by_one_needs_no_more_memory(void **state)
+{
+	(void)state;
+	attach(0);
+	w.auto_open = false; // the implicit credit alone
+	struct sp_stream *st = open_stream();
+	while (sp_arena_chunk_alloc(w.arena[1], false) != SP_ARENA_NONE)
+		;
+	w.block = true;
+	for (int i = 0; i < 100; i++) {
+		push(st, 4096);
+		settle(0);
+		w.dribble = 100;
+		sp_stream_sink_ready(w.opened_at_worker);
+		elapse(30 * MS, 0);
+	}
+	assert_in_range(w.sunk[1], 9000, 10000);
+}
+
+static void a_source_without_memory_is_told_when_its_ring_is_empty(void **state)
+{
+	(void)state;
+	attach(0);
+	open_stream();
+	while (sp_arena_chunk_alloc(w.arena[1], false) != SP_ARENA_NONE)
+		; // others have it, and keep it
+	for (int i = 1; i <= 10; i++) {
+		assert_int_equal(push(w.opened_at_worker, 1 << 20), 4096);
+		elapse(100 * MS, 0);
+		assert_int_equal(w.source_ready, i);
+	}
+	assert_int_equal(w.sunk[0], 40960);
+}
+
+static void credit_that_comes_with_opened_wakes_the_source(void **state)
+{
+	(void)state;
+	attach(0);
+	w.auto_open = false;
+	struct sp_stream *st = open_stream();
+	w.block = true;
+	assert_int_equal(push(st, 1 << 20), 4096);
+	settle(0);
+	assert_int_equal(w.source_ready, 0);
+	sp_stream_opened(w.opened_at_worker, &(struct sp_target){.kind = SP_TARGET_IPV4});
+	settle(0);
+	assert_int_equal(w.source_ready, 1);
+	assert_int_equal(push(st, 1 << 20), 65536 - 4096);
 }
 
 static void each_direction_ends_by_itself(void **state)
@@ -903,6 +1016,18 @@ static void goaway_and_end_reach_the_client(void **state)
 	assert_int_equal(w.ended, SP_REASON_PASS_EXPIRED);
 }
 
+static void an_end_that_was_lost_is_told_to_the_next_carrier(void **state)
+{
+	(void)state;
+	attach(0);
+	sp_session_end(w.s[1], SP_REASON_REVOKED);
+	assert_true(sp_session_output(w.s[1], 0, SP_RECORD_PLAIN_MAX, &g, w.now) >
+		    0); // lost
+	sp_session_detach(w.s[0], 0, &side_of[0], w.now);
+	attach(1);
+	assert_int_equal(w.ended, SP_REASON_REVOKED);
+}
+
 static void what_only_the_other_role_may_say_is_a_protocol_error(void **state)
 {
 	(void)state;
@@ -939,6 +1064,9 @@ static void a_frame_behind_rekey_is_a_protocol_error(void **state)
 }
 
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
+#define L(f)                                                                             \
+	cmocka_unit_test_setup_teardown(f, setup_with_little_memory_at_the_worker,       \
+					teardown)
 
 int main(void)
 {
@@ -948,6 +1076,11 @@ int main(void)
 		T(a_source_is_read_little_ahead_of_what_was_sent),
 		T(a_stream_beyond_its_credit_is_a_protocol_error),
 		T(a_gap_is_a_protocol_error),
+		L(a_session_that_takes_nothing_leaves_memory_to_the_others),
+		L(for_credit_that_was_granted_there_is_memory),
+		L(a_sink_that_takes_bytes_one_by_one_needs_no_more_memory),
+		L(a_source_without_memory_is_told_when_its_ring_is_empty),
+		T(credit_that_comes_with_opened_wakes_the_source),
 		T(each_direction_ends_by_itself),
 		T(an_idle_stream_holds_no_replay_memory),
 		T(a_report_is_due_within_25_ms),
@@ -974,6 +1107,7 @@ int main(void)
 		T(a_datagram_over_the_limit_is_refused),
 		T(idle_flows_end_at_both_ends),
 		T(goaway_and_end_reach_the_client),
+		T(an_end_that_was_lost_is_told_to_the_next_carrier),
 		T(what_only_the_other_role_may_say_is_a_protocol_error),
 		T(a_frame_behind_rekey_is_a_protocol_error),
 	};
