@@ -47,6 +47,7 @@ int sp_session_new(const struct sp_session_options *opt, uint64_t now_us,
 	TAILQ_INIT(&s->dirty);
 	TAILQ_INIT(&s->resume);
 	TAILQ_INIT(&s->finished);
+	TAILQ_INIT(&s->sent_some);
 	TAILQ_INIT(&s->ctl);
 	TAILQ_INIT(&s->lru);
 	TAILQ_INIT(&s->flows_active);

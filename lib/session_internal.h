@@ -73,6 +73,7 @@ struct sp_stream {
 	bool dirty;       // in the list of streams whose `taken` is not told yet
 	bool in_resume;   // to be listed in a RESUME
 	bool source_wait; // the source found no room
+	bool sent_some;   // bytes went since: in the list of sources to look at
 	bool finished;    // in the list of those that wait for a report only
 	bool user_gone;   // the program knows it no more
 	bool open_sent;   // client: on some carrier, once
@@ -93,7 +94,8 @@ struct sp_stream {
 	uint64_t tune_taken;
 	struct sp_starved starved;
 	struct sp_target target; // client: for OPEN; worker: the bound address for OPENED
-	TAILQ_ENTRY(sp_stream) all, sched_link, dirty_link, resume_link, finished_link;
+	TAILQ_ENTRY(sp_stream)
+	all, sched_link, dirty_link, resume_link, finished_link, sent_link;
 };
 TAILQ_HEAD(stream_list, sp_stream);
 
@@ -183,7 +185,7 @@ struct sp_session {
 	uint32_t home_epoch; // client: highest epoch of a carrier attached at this home
 	int primary;         // slot of the attached carrier with the highest epoch, or -1
 	struct sp_idmap streams, flows;
-	struct stream_list all, sched_new, sched_old, dirty, resume, finished;
+	struct stream_list all, sched_new, sched_old, dirty, resume, finished, sent_some;
 	struct ctl_list ctl;
 	struct flow_list lru, flows_active, flows_dns, fat[FAT_BUCKETS];
 	uint32_t n_live, n_finished, n_flows;

@@ -265,8 +265,23 @@ static size_t stream_output(struct out *o, size_t quantum)
 		st->sched = SCHED_OLD;
 		TAILQ_INSERT_TAIL(&o->s->sched_old, st, sched_link);
 	}
-	stream_source_recheck(st);
+	if (st->source_wait && !st->sent_some) {
+		st->sent_some = true;
+		TAILQ_INSERT_TAIL(&o->s->sent_some, st, sent_link);
+	}
 	return n;
+}
+
+// Sources that may be read on because their bytes were sent. Not told while a record is
+// made: programs may reset or read, and chunks the record refers to would change.
+static void wake_sources(struct sp_session *s)
+{
+	struct sp_stream *st;
+	while ((st = TAILQ_FIRST(&s->sent_some))) {
+		TAILQ_REMOVE(&s->sent_some, st, sent_link);
+		st->sent_some = false;
+		stream_source_recheck(st);
+	}
 }
 
 // Streams and datagrams in turn while both have something; `balance` carries what one
@@ -367,6 +382,7 @@ size_t sp_session_output(struct sp_session *s, unsigned slot, size_t max_plain,
 	if (sl->phase == PHASE_EMPTY)
 		return 0;
 	s->now_us = now_us;
+	wake_sources(s);
 	sl->woken = false;
 	struct out o = {.s = s, .sl = sl, .slot = slot, .g = g, .max = max_plain};
 	if (o.max > sizeof(g->head))

@@ -61,6 +61,10 @@ static void stream_retire(struct sp_stream *st)
 		TAILQ_REMOVE(&s->dirty, st, dirty_link);
 		st->dirty = false;
 	}
+	if (st->sent_some) {
+		TAILQ_REMOVE(&s->sent_some, st, sent_link);
+		st->sent_some = false;
+	}
 	s->credit_extra -= st->window_extra;
 	sp_arena_credit_return(s->opt.arena, st->window_extra);
 	st->window_extra = 0;
@@ -224,8 +228,8 @@ void stream_source_recheck(struct sp_stream *st)
 		return;
 	// An empty ring needs no memory but what is promised.
 	bool empty = st->rec->chunks == 0;
-	if (!empty && (st->starved.listed || (room < UNSENT_MAX / 2 &&
-					      room < st->rec->head - st->rec->acked)))
+	if (!empty && (st->starved.listed ||
+		       (room < UNSENT_MAX / 2 && room < st->rec->head - st->rec->acked)))
 		return;
 	sp_arena_unstarve(st->s->opt.arena, &st->starved);
 	st->source_wait = false;

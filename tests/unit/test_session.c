@@ -27,6 +27,8 @@ struct world {
 	size_t sunk[2];
 	bool block;     // sinks take nothing,
 	size_t dribble; // or so many bytes more
+	bool only_x;    // stream 1 has no other byte
+	bool gives_up;  // the next source that is told, in favour of another
 	struct sp_flow *flow_at_worker;
 	int flow_closed, dgrams;
 	bool flow_again; // open another when told of an end
@@ -68,8 +70,8 @@ static void on_opened(void *ctx, struct sp_stream *st, const struct sp_target *b
 
 static size_t on_sink(void *ctx, struct sp_stream *st, const uint8_t *buf, size_t len)
 {
-	(void)st;
-	(void)buf;
+	for (size_t i = 0; w.only_x && sp_stream_id(st) == 1 && i < len; i++)
+		assert_int_equal(buf[i], 'x');
 	if (w.block) {
 		len = w.dribble < len ? w.dribble : len;
 		w.dribble -= len;
@@ -88,8 +90,15 @@ static void on_sink_fin(void *ctx, struct sp_stream *st)
 static void on_source_ready(void *ctx, struct sp_stream *st)
 {
 	(void)ctx;
-	(void)st;
 	w.source_ready++;
+	if (!w.gives_up)
+		return;
+	w.gives_up = false;
+	sp_stream_reset(st, SP_REASON_APP_RESET);
+	for (int i = 0; i < 200; i++) { // what was its memory becomes another's
+		uint32_t c = sp_arena_chunk_alloc(w.arena[0], false);
+		memset(sp_arena_chunk(w.arena[0], c), 'y', SP_CHUNK_BYTES);
+	}
 }
 
 static void on_closed(void *ctx, struct sp_stream *st, enum sp_reason reason)
@@ -409,6 +418,24 @@ static void a_source_is_read_little_ahead_of_what_was_sent(void **state)
 	w.source_ready = 0;
 	settle(0);
 	assert_int_equal(w.source_ready, 1);
+}
+
+static void a_source_that_gives_up_when_told_does_not_change_a_record(void **state)
+{
+	(void)state;
+	attach(0);
+	struct sp_stream *st = open_stream();
+	w.only_x = true;
+	for (int i = 0; i < 400; i++) {
+		push(st, 1 << 20);
+		settle(0);
+		w.now += MS / 4;
+	}
+	assert_int_equal(push(st, 10 << 20), 262144);
+	w.gives_up = true;
+	settle(0);
+	assert_false(w.gives_up);
+	assert_int_equal(w.closed, 1);
 }
 
 static void a_stream_beyond_its_credit_is_a_protocol_error(void **state)
@@ -1074,6 +1101,7 @@ int main(void)
 		T(a_blocked_sink_stops_the_source_at_the_credit),
 		T(the_window_grows_to_its_limit_under_a_fast_reader),
 		T(a_source_is_read_little_ahead_of_what_was_sent),
+		T(a_source_that_gives_up_when_told_does_not_change_a_record),
 		T(a_stream_beyond_its_credit_is_a_protocol_error),
 		T(a_gap_is_a_protocol_error),
 		L(a_session_that_takes_nothing_leaves_memory_to_the_others),
