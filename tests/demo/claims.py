@@ -1,7 +1,8 @@
 """The claims of the demo, each judged from the report alone."""
 
 RESETS = 10
-# What is promised, and what a machine with two busy cores adds to it.
+# What is promised, and an allowance for a machine with two busy cores. The pause of an
+# untouched download at the same moment is the machine's, and is taken off first.
 RESET_MS, RESET_BUSY_MS = 50, 200     # 2 RTT + 50 ms; the RTT is nothing on loopback
 FREEZE_MS, FREEZE_BUSY_MS = 1000, 250
 NEW_REQUEST_MS, NEW_BUSY_MS = 1000, 250
@@ -50,8 +51,17 @@ def _resumed(r):
             f"{resumes} resumes, {lost} sessions lost, by its own counters")
 
 
-def _stalls(r, kind):
-    return [e["sallyport"]["stall_ms"] for e in _of(r, kind)]
+def _worst(r, kind):
+    """The stall that is longest beyond the machine's own: (beyond, whole, machine's), ms."""
+    stalls = [(e["sallyport"]["stall_ms"], e["untouched_ms"]) for e in _of(r, kind)]
+    return max(((max(0.0, ms - own), ms, own) for ms, own in stalls), default=(0.0, 0.0, 0.0))
+
+
+def _pause(r, kind, what, limit):
+    beyond, whole, own = _worst(r, kind)
+    return (f"{what} pauses it at most {limit:,} ms beyond an untouched download's own pause",
+            _alive(r, kind) and beyond <= limit,
+            f"at worst {whole:.0f} ms, the untouched one {own:.0f} ms")
 
 
 def _alive(r, kind):
@@ -60,17 +70,11 @@ def _alive(r, kind):
 
 
 def _resets(r):
-    worst = max(_stalls(r, "reset"), default=0.0)
-    limit = RESET_MS + RESET_BUSY_MS
-    return (f"a reset is a pause of at most {limit} ms", _alive(r, "reset") and worst <= limit,
-            f"worst {worst:.0f} ms")
+    return _pause(r, "reset", "a reset", RESET_MS + RESET_BUSY_MS)
 
 
 def _freeze(r):
-    worst = max(_stalls(r, "freeze"), default=0.0)
-    limit = FREEZE_MS + FREEZE_BUSY_MS
-    return (f"a silent freeze is a pause of at most {limit:,} ms",
-            _alive(r, "freeze") and worst <= limit, f"{worst:.0f} ms")
+    return _pause(r, "freeze", "a silent freeze", FREEZE_MS + FREEZE_BUSY_MS)
 
 
 def _peer(r):
@@ -94,7 +98,7 @@ def _after_kill(r):
     ok = (k["curl_exit"] == 0 and k["equal"] and k["received"] == k["wanted"]
           and k["path_after"] != k["worker"]
           and k["stall_ms"] is not None and k["stall_ms"] <= limit)
-    took = f"{k['stall_ms']:.0f} ms" if k["stall_ms"] else "no byte"
+    took = "no byte" if k["stall_ms"] is None else f"{k['stall_ms']:.0f} ms"
     return (f"after kill -9 a new request is answered by the other worker within {limit:,} ms",
             ok, f"{took}, through {k['path_after']}, curl exit {k['curl_exit']}")
 

@@ -3,6 +3,7 @@
 import argparse
 import json
 import os
+import shutil
 import signal
 import sys
 import tempfile
@@ -29,7 +30,7 @@ def options():
     p.add_argument("--report", default="build/demo/report.json")
     p.add_argument("--playground", action="store_true", help="start everything and wait")
     p.add_argument("--bytes", type=int, default=256 * MB)
-    p.add_argument("--rate", type=int, default=18 * MB, help="of the origin, bytes a second")
+    p.add_argument("--rate", type=int, default=16 * MB, help="of the origin, bytes a second")
     p.add_argument("--seed", type=int, default=int(time.time()), help="of the content")
     return p.parse_args()
 
@@ -45,27 +46,32 @@ def preflight(build):
     return f"not built: {', '.join(gone)} in {build}; run make all tools" if gone else None
 
 
+def ms(value):
+    return "-" if value is None else f"{value:.0f}"
+
+
 def show_tables(timeline, report):
     rows = []
     for e in report["events"]:
         ours, theirs = e["sallyport"], e["shadowsocks"]
         rows.append([
-            e["event"], f"{ours['stall_ms']:.0f}" if ours["alive"] else "died",
+            e["event"], ms(e["untouched_ms"]),
+            ms(ours["stall_ms"]) if ours["alive"] else "died",
             grouped(ours["lost"]), "equal" if ours["sha256_so_far_equal"] else "DIFFERS",
-            f"{theirs['stall_ms']:.0f}" if theirs["alive"] else
-            f"died: {theirs['curl_says']}", grouped(theirs["lost"]),
+            ms(theirs["stall_ms"]) if theirs["alive"] else f"died: {theirs['curl_says']}",
+            grouped(theirs["lost"]),
             "equal" if theirs["alive"] else "never whole"])
     last, peer = report["sallyport"][-1], report["shadowsocks"]
     whole = [d for d in peer if d["curl_exit"] == 0]
     longest = max(e["sallyport"]["stall_ms"] for e in report["events"])
-    rows.append(["whole file", f"{longest:.0f}", grouped(last["missing"]),
+    rows.append(["whole file", "", ms(longest), grouped(last["missing"]),
                  last["sha256"][:16], "", "", f"{len(whole)} of {len(peer)} whole"])
     kill = report["kill"]
-    rows.append(["kill -9, new request", f"{kill['stall_ms']:.0f}" if kill["stall_ms"] else "-",
+    rows.append(["kill -9, new request", "", ms(kill["stall_ms"]),
                  grouped(kill["wanted"] - kill["received"]),
                  "equal" if kill["equal"] else "DIFFERS", "", "", ""])
     timeline.show()
-    timeline.table(["event", "sallyport: stall ms", "bytes lost", "SHA-256",
+    timeline.table(["event", "untouched: ms", "sallyport: stall ms", "bytes lost", "SHA-256",
                     "shadowsocks: stall ms", "bytes lost", "SHA-256"], rows)
     timeline.show(f"\nSHA-256 of the file at the origin: {report['sha256']}")
 
@@ -79,6 +85,7 @@ def show_claims(timeline, results):
 
 def run(opt, folder, timeline):
     """The demo; its report, with the claims."""
+    noise = measure.Noise()
     place = Place(folder, os.path.abspath(opt.build), opt.bytes, opt.rate, opt.seed)
     with place:
         timeline.say(f"up: two workers, a client, origin, DNS server, shadowsocks, cutter "
@@ -87,7 +94,8 @@ def run(opt, folder, timeline):
     timeline.say(f"all ended: {len(place.pids)} processes")
     left = place.left_behind() + descendants(os.getpid())
     report |= {"size": opt.bytes, "rate": opt.rate, "seed": opt.seed, "sha256": place.sha256,
-               "left_behind": left, "machine": measure.describe_machine()}
+               "left_behind": left, "machine": measure.describe_machine(),
+               "noise": noise.over()}
     results = claims.judge(report)
     results.append(("no process is left behind", not left,
                     f"{len(place.pids)} pids looked for, {len(left)} alive"))
@@ -98,13 +106,15 @@ def run(opt, folder, timeline):
     return report
 
 
-def logs_of(folder):
-    """The ends of the logs, for whoever has to find out why it failed."""
-    for name in sorted(n for n in os.listdir(folder) if n.endswith(".log")):
-        with open(os.path.join(folder, name), encoding="utf-8", errors="replace") as f:
-            tail = f.read().splitlines()[-15:]
-        if tail and name not in ("dnsmasq.log", "origin.log"):
-            print(f"--- {name}", *tail, sep="\n", file=sys.stderr)
+def keep_logs(folder, report):
+    """Copies the logs beside the report, for whoever has to find out why it failed."""
+    to = os.path.join(os.path.dirname(report), "logs")
+    shutil.rmtree(to, ignore_errors=True)
+    os.makedirs(to)
+    for name in os.listdir(folder):
+        if name.endswith(".log"):
+            shutil.copy(os.path.join(folder, name), to)
+    print(f"demo: the logs of all processes are in {to}", file=sys.stderr)
 
 
 def main():
@@ -122,18 +132,18 @@ def main():
         except KeyboardInterrupt:
             sys.exit("demo: interrupted; everything that was started has been ended")
         except (BenchError, OSError) as e:
-            logs_of(folder)
+            keep_logs(folder, opt.report)
             sys.exit(f"demo: {e}")
         report["seconds"] = round(time.monotonic() - timeline.began, 1)
         good = all(c["holds"] for c in report["claims"])
         if not good:
-            logs_of(folder)
+            keep_logs(folder, opt.report)
     os.makedirs(os.path.dirname(opt.report) or ".", exist_ok=True)
     with open(opt.report, "w", encoding="utf-8") as f:
         json.dump(report, f, indent=1)
-    timeline.show(f"\n{opt.report} has everything; {report['seconds']} s in all. "
-                  f"{'All claims hold.' if good else 'A CLAIM FAILED.'}",
-                  GREEN if good else RED)
+    timeline.show(f"\n{opt.report} has everything; {report['seconds']} s in all; other "
+                  f"programs used {report['noise']['foreign_share']:.0%} of the machine.")
+    timeline.show("All claims hold." if good else "A CLAIM FAILED.", GREEN if good else RED)
     return 0 if good else 1
 
 

@@ -3,6 +3,7 @@
     curl ── client ──┬─ cutter a ── worker a ──┬── HTTP origin
      dig ── bridge ──┘└ cutter b ── worker b ──┴── DNS server (dnsmasq)
     curl ── ss-local ── cutter ss ── ss-server ─── HTTP origin
+    curl ────────────── cutter bare ────────────── HTTP origin
 
 All processes are started here and ended here, by pid."""
 import contextlib
@@ -104,13 +105,14 @@ class Place:
 
     def _start(self):
         (origin, dns, self.bridge_port, near_a, far_a, near_b, far_b, near_ss, far_ss,
-         ss_socks) = free_ports(10)
+         ss_socks, self.bare_port) = free_ports(11)
         self.origin_port = origin
         self.sha256 = self._origin(origin)
         self._dns(dns)
         self.cutter = Cutter(self.procs, os.path.join(self.build, "tools", "cutter"),
                              {"a": (near_a, far_a), "b": (near_b, far_b),
-                              "ss": (near_ss, far_ss)})
+                              "ss": (near_ss, far_ss),
+                              "bare": (self.bare_port, origin)})
         ctx = peers.Context(self.procs, self.folder, self.build, None, {"http": origin})
         self.shadowsocks = CutShadowsocks(ctx, far_ss, near_ss, ss_socks)
         self.shadowsocks.start()
@@ -148,8 +150,8 @@ class Place:
         if proc.stdout.readline() != b"ready\n":
             raise BenchError(f"dnsbridge: {self.procs.log_tail('dnsbridge')}")
 
-    def url(self, what):
-        return f"http://127.0.0.1:{self.origin_port}/{what}"
+    def url(self, what, port=0):
+        return f"http://127.0.0.1:{port or self.origin_port}/{what}"
 
     def requests(self):
         """The origin's log: a text of JSON lines."""

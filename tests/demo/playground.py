@@ -10,7 +10,8 @@ def advice(place):
     fleet, folder = place.fleet, place.folder
     proxy = f"--socks5-hostname 127.0.0.1:{fleet.socks_port}"
     lines = [
-        "Download through sallyport (256 MB at 18 MB/s, and as fast as it goes):",
+        f"Download {place.size // 10**6} MB through sallyport, at {place.rate // 10**6} MB/s "
+        "and as fast as it goes:",
         f"  curl {proxy} {place.url('file')} | sha256sum",
         f"  curl {proxy} -o /dev/null {place.url(f'quick?{place.size}')}",
         f"  its SHA-256 at the origin: {place.sha256}",

@@ -9,9 +9,9 @@ from procs import BenchError, wait_until
 from timeline import BOLD, GREEN, GREY, RED, grouped
 from transfer import Transfer
 
-EVERY_S = 0.95       # from one event to the next, at least
+EVERY_S = 0.85       # from one event to the next, at least
 SETTLE_S = 8         # an event whose pause is not over then has ended the download
-FIRST_S = 1.2        # quiet download before the first event: what a pause is without one
+FIRST_S = 1.0        # quiet download before the first event: what a pause is without one
 QUICK_BYTES = 1_000_000
 NEW_REQUEST_S = 10
 AFTER_S = 2          # so long are look-ups watched after the kill
@@ -21,8 +21,8 @@ class Downloads:
     """Downloads of /file through one proxy, one after the other: where one dies a new one is
     begun, so that each event meets one that lives."""
 
-    def __init__(self, place, name, socks_port):
-        self.place, self.name, self.socks_port = place, name, socks_port
+    def __init__(self, place, name, socks_port, port=0):
+        self.place, self.name, self.socks_port, self.port = place, name, socks_port, port
         self.all = []
         self.begin()
 
@@ -33,7 +33,7 @@ class Downloads:
     def begin(self):
         name = f"curl-{self.name}-{len(self.all) + 1}"
         self.all.append(Transfer(self.place.procs, name, self.socks_port,
-                                 self.place.url(f"file?{self.name}"),
+                                 self.place.url(f"file?{self.name}", self.port),
                                  self.place.content))
         self.place.note_pids()
 
@@ -74,6 +74,7 @@ class Scenario:
         place = self.place
         self.ours = Downloads(place, "sallyport", place.fleet.socks_port)
         self.theirs = Downloads(place, "shadowsocks", place.shadowsocks.socks_port)
+        self.bare = Downloads(place, "bare", None, place.bare_port)
         try:
             self.timeline.say(f"curl downloads {grouped(place.size)} bytes through sallyport, "
                               "and beside it through shadowsocks-libev; dig asks every 200 ms")
@@ -90,10 +91,13 @@ class Scenario:
         finally:
             self.ours.stop()
             self.theirs.stop()
+            self.bare.stop()
 
     def _event(self, kind, number, command, lasts=EVERY_S):
         """One event, at both, and what the two downloads saw of it."""
         ours, theirs = self.ours.now, self.theirs.now
+        wait_until(lambda: all(d.now.received for d in (self.ours, self.theirs, self.bare)),
+                   SETTLE_S, "all downloads run")
         before, theirs_before = ours.snapshot(), theirs.received
         busy = self.place.busy()
         time.sleep(0.1)
@@ -107,9 +111,10 @@ class Scenario:
             time.sleep(0.02)
         ended = time.monotonic()
         after = ours.snapshot()
+        untouched = self.bare.now.longest_gap(began, ended)
         event = {
             "event": f"{kind} {number}" if number else kind, "kind": kind, "path": path, **hurt,
-            "at_s": round(began - self.timeline.began, 3),
+            "at_s": round(began - self.timeline.began, 3), "untouched_ms": round(untouched, 1),
             "sallyport": {
                 "stall_ms": round(ours.longest_gap(began, ended), 1), "alive": not ours.over,
                 **{k: after[k] - before[k] for k in ("lost", "doubled", "wrong", "received")},
@@ -182,7 +187,7 @@ class Scenario:
         self.report["kill"] = kill = {
             "worker": victim, "at_s": round(began - self.timeline.began, 3), "path_after": path,
             "curl_exit": new.status, "curl_says": new.says(),
-            "stall_ms": new.times and round((new.times[0] - began) * 1000, 1),
+            "stall_ms": round((new.times[0] - began) * 1000, 1) if new.times else None,
             "whole_ms": new.ended and round((new.ended - began) * 1000, 1),
             "received": got["received"], "wanted": QUICK_BYTES,
             "equal": got["sha256"] == got["sha256_want"]

@@ -88,7 +88,7 @@ class GapsAreMeasured(unittest.TestCase):
 
 def good_report():
     def event(kind):
-        return {"kind": kind, "carriers": 1, "peer_connections": 1,
+        return {"kind": kind, "carriers": 1, "peer_connections": 1, "untouched_ms": 5.0,
                 "sallyport": {"stall_ms": 20.0, "alive": True, "received": 1},
                 "shadowsocks": {"alive": False, "curl_exit": 18}}
     dns = {"asked": 9, "answered": 9, "unanswered": 0, "asked_again_by_dig": 0,
@@ -137,6 +137,13 @@ class ClaimsCanFail(unittest.TestCase):
                     at = at[key]
                 at[path[-1]] = value
                 self.assertFalse(holds(report))
+
+    def test_a_pause_of_the_whole_machine_is_not_the_tunnels(self):
+        report = good_report()
+        report["events"][3]["sallyport"]["stall_ms"] = 400.0
+        self.assertFalse(holds(report))
+        report["events"][3]["untouched_ms"] = 390.0
+        self.assertTrue(holds(report))
 
     def test_a_second_request_for_the_file_fails_a_claim(self):
         report = good_report()

@@ -17,9 +17,11 @@ CURL_SAYS = {0: "whole", 18: "ended early", 28: "gave up waiting", 52: "empty re
 
 
 def curl_argv(socks_port, url):
+    """socks_port None: without a proxy"""
+    proxy = (["--socks5-hostname", f"127.0.0.1:{socks_port}"] if socks_port
+             else ["--noproxy", "*"])
     return ["curl", "--silent", "--show-error", "--disable", "--no-buffer",
-            "--speed-limit", "1", "--speed-time", str(QUIET_S),
-            "--socks5-hostname", f"127.0.0.1:{socks_port}", url]
+            "--speed-limit", "1", "--speed-time", str(QUIET_S), *proxy, url]
 
 
 class Transfer:
@@ -66,9 +68,6 @@ class Transfer:
         self.thread.join(10)
         self.procs.end(self.proc)
 
-    def first_byte_ms(self):
-        return (self.times[0] - self.began) * 1000 if self.times else None
-
     def longest_gap(self, begin, end):
         """The longest time without a byte that touches [begin, end], in ms. A gap counts in
         whole, also what of it lies outside; one that nothing ended goes on to `end`."""
@@ -80,7 +79,7 @@ class Transfer:
                 marks.append(min(end, self.ended or end))
         return max([b - a for a, b in zip(marks, marks[1:])] + [0.0]) * 1000
 
-    def steady(self, moment, seconds=0.3, pause_ms=100):
+    def steady(self, moment, seconds=0.3, pause_ms=150):
         """Whether the pause that `moment` caused is over: bytes have come for so long."""
         now = time.monotonic()
         return (now - moment > seconds + pause_ms / 1000
