@@ -148,7 +148,7 @@ static const struct sp_conf_key keys[] = {
 	      "New streams of a user a second, with five seconds' worth of burst"),
 	COUNT(half_open, "half_open", "1024", 1000000, "carriers", false,
 	      "Carriers that have not authenticated; beyond, the oldest is closed"),
-	COUNT(dials, "dials", "1024", 100000, "dials", false,
+	COUNT(dials, "dials", "8192", 100000, "dials", false,
 	      "Dials under way; a further stream is refused"),
 	BYTES(memory_bytes, "memory", "256M", 1 << 20, INT64_C(1) << 40, false,
 	      "Memory for stream bytes beyond what each stream has for sure"),

@@ -7,7 +7,7 @@ import subprocess
 import time
 
 import pytest
-from harness import BUILD, SLOW, curl, curl_sha256, http_get, parse_metrics, socks_connect
+from harness import BUILD, ROOT, SLOW, curl, curl_sha256, http_get, parse_metrics, socks_connect
 from servers import TcpServer, body_sha256, tcp_echo, wait_until
 from signed import SigningKey
 
@@ -25,6 +25,11 @@ def test_help_and_version_answer_on_stdout():
     assert r.returncode == 0 and "--check" in r.stdout and "HUP" in r.stdout
     r = run("--version")
     assert r.returncode == 0 and re.match(r"sallyport-worker \d+\.\d+\.\d+", r.stdout)
+
+
+def test_the_man_page_and_the_table_of_keys_say_the_same():
+    page = (ROOT / "docs" / "man" / "sallyport-worker.8").read_text()
+    assert run("--reference").stdout in page
 
 
 def test_an_unknown_option_is_a_usage_error():
