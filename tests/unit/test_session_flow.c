@@ -1,0 +1,261 @@
+// The engine's rules one by one, in virtual time: datagram flows, the end of sessions,
+// and what a peer may not say.
+#include "session_world.h"
+
+static void the_stalest_flow_goes_and_never_the_newest(void **state)
+{
+	(void)state;
+	struct sp_flow *fl[11];
+	attach(0);
+	for (int i = 0; i < 10; i++) {
+		fl[i] = open_flow((uint16_t)(1000 + i));
+		w.now += MS;
+	}
+	assert_int_equal(sp_flow_send(fl[0], (const uint8_t *)"a", 1), 0); // fresh again
+	fl[10] = open_flow(2000);
+	assert_int_equal(w.flow_closed, 1);
+	assert_int_equal(w.flow_reason, SP_REASON_FLOW_LIMIT);
+	assert_int_equal(sp_flow_send(fl[10], (const uint8_t *)"a", 1), 0);
+	assert_int_equal(sp_flow_send(fl[0], (const uint8_t *)"a", 1), 0);
+	settle(0);
+	assert_int_equal(w.dgrams, 3);
+}
+
+static void dns_goes_before_other_datagrams_and_bulk(void **state)
+{
+	(void)state;
+	attach(0);
+	struct sp_stream *st = open_stream();
+	struct sp_flow *bulk = open_flow(5000), *dns = open_flow(53);
+	push(st, 65536);
+	uint8_t d[1000] = {0};
+	for (int i = 0; i < 20; i++)
+		assert_int_equal(sp_flow_send(bulk, d, sizeof(d)), 0);
+	assert_int_equal(sp_flow_send(dns, d, 40), 0);
+	settle(0);
+	assert_int_equal(w.dgrams, 21);
+	assert_int_equal(w.ports[0], 53);
+}
+
+static void streams_and_datagrams_share_half_and_half(void **state)
+{
+	(void)state;
+	attach(0);
+	struct sp_stream *st = open_stream();
+	struct sp_flow *bulk = open_flow(5000);
+	uint8_t d[1200] = {0};
+	settle(0);
+	push(st, 65536);
+	for (int i = 0; i < 100; i++)
+		assert_int_equal(sp_flow_send(bulk, d, sizeof(d)), 0);
+	size_t stream0 = w.sunk[1];
+	for (int i = 0; i < 4; i++)
+		assert_true(pass_record(0, 0) > 0);
+	size_t streams = w.sunk[1] - stream0, dgrams = (size_t)w.dgrams * sizeof(d);
+	assert_in_range(streams, dgrams * 7 / 10, dgrams * 13 / 10);
+}
+
+static void a_flood_of_datagrams_is_bounded_and_costs_the_fattest(void **state)
+{
+	(void)state;
+	attach(0);
+	struct sp_flow *fat = open_flow(5000), *thin = open_flow(5001);
+	uint8_t d[1000] = {0};
+	assert_int_equal(sp_flow_send(thin, d, 10), 0);
+	for (int i = 0; i < 2000; i++)
+		assert_int_equal(sp_flow_send(fat, d, sizeof(d)), 0);
+	settle(0);
+	struct sp_session_stats stats;
+	sp_session_stats(w.s[0], &stats);
+	assert_in_range(stats.dgrams_tx, 500, 525);
+	assert_int_equal(stats.dgrams_dropped, 2001 - stats.dgrams_tx);
+	bool thin_arrived = false;
+	for (int i = 0; i < 64; i++)
+		thin_arrived |= w.ports[i] == 5001;
+	assert_true(thin_arrived);
+}
+
+static void empty_datagrams_are_bounded_too(void **state)
+{
+	(void)state;
+	struct sp_session_stats stats;
+	attach(0);
+	struct sp_flow *fl = open_flow(5000);
+	for (int i = 0; i < 100000; i++)
+		assert_int_equal(sp_flow_send(fl, (const uint8_t *)"", 0), 0);
+	sp_session_stats(w.s[0], &stats);
+	assert_in_range(stats.dgrams_dropped, 80000, 100000);
+}
+
+static void a_large_datagram_is_not_starved_by_streams(void **state)
+{
+	(void)state;
+	static uint8_t d[SP_DATAGRAM_MAX];
+	attach(0);
+	struct sp_stream *st = open_stream();
+	struct sp_flow *fl = open_flow(5000);
+	settle(0);
+	for (int i = 0; i < 3; i++) {
+		size_t len = i == 0 ? 5000 : i == 1 ? 12000 : sizeof(d);
+		push(st, 65536);
+		assert_int_equal(sp_flow_send(fl, d, len), 0);
+		assert_true(pass_record(0, 0) > 0);
+		assert_true(pass_record(0, 0) > 0);
+		assert_int_equal(w.dgrams, i + 1);
+	}
+}
+
+static void a_datagram_over_the_limit_is_not_taken(void **state)
+{
+	(void)state;
+	static uint8_t rec[SP_RECORD_PLAIN_MAX];
+	struct sp_writer wr;
+	attach(0);
+	open_flow(5000);
+	settle(0);
+	sp_writer_init(&wr, rec, sizeof(rec));
+	sp_frame_put_dgram(&wr, 1, SP_DATAGRAM_MAX + 1);
+	assert_int_equal(give(1, rec, sp_writer_len(&wr) + SP_DATAGRAM_MAX + 1),
+			 SP_E_MALFORMED);
+	assert_int_equal(w.dgrams, 0);
+}
+
+static void a_program_may_close_and_open_flows_while_it_is_told_of_an_end(void **state)
+{
+	(void)state;
+	attach(0);
+	for (int i = 0; i < 10; i++)
+		open_flow(5000);
+	w.flow_again = true;
+	struct sp_flow *fl = open_flow(6000);
+	assert_int_equal(w.flow_closed, 1);
+	settle(0);
+	assert_int_equal(sp_flow_send(fl, (const uint8_t *)"a", 1), 0);
+	assert_int_equal(sp_flow_send(w.flow_opened_again, (const uint8_t *)"b", 1), 0);
+	settle(0);
+	assert_int_equal(w.dgrams, 2);
+	assert_true((w.ports[0] == 6000 && w.ports[1] == 7000) ||
+		    (w.ports[0] == 7000 && w.ports[1] == 6000));
+}
+
+static void old_datagrams_are_dropped_but_dns_waits_a_second(void **state)
+{
+	(void)state;
+	attach(0);
+	struct sp_flow *other = open_flow(5000), *dns = open_flow(53);
+	settle(0);
+	assert_int_equal(sp_flow_send(other, (const uint8_t *)"a", 1), 0);
+	assert_int_equal(sp_flow_send(dns, (const uint8_t *)"a", 1), 0);
+	w.now += 900 * MS;
+	settle(0);
+	assert_int_equal(w.dgrams, 1);
+	assert_int_equal(w.ports[0], 53);
+}
+
+static void a_datagram_over_the_limit_is_refused(void **state)
+{
+	(void)state;
+	static uint8_t d[SP_DATAGRAM_MAX + 1];
+	attach(0);
+	struct sp_flow *fl = open_flow(5000);
+	assert_int_equal(sp_flow_send(fl, d, SP_DATAGRAM_MAX + 1), -EMSGSIZE);
+	assert_int_equal(sp_flow_send(fl, d, SP_DATAGRAM_MAX), 0);
+	settle(0);
+	assert_int_equal(w.dgrams, 1);
+}
+
+static void idle_flows_end_at_both_ends(void **state)
+{
+	(void)state;
+	attach(0);
+	struct sp_flow *fl = open_flow(5000);
+	assert_int_equal(sp_flow_send(fl, (const uint8_t *)"a", 1), 0);
+	settle(0);
+	assert_non_null(w.flow_at_worker);
+	elapse(31000 * MS, 0);
+	assert_true(w.flow_closed >= 2);
+	struct sp_session_stats stats;
+	sp_session_stats(w.s[1], &stats);
+	assert_int_equal(stats.flows, 0);
+}
+
+static void goaway_and_end_reach_the_client(void **state)
+{
+	(void)state;
+	attach(0);
+	sp_session_goaway(w.s[1], SP_REASON_DRAINING, 1000);
+	settle(0);
+	assert_int_equal(w.goaway, SP_REASON_DRAINING);
+	sp_session_end(w.s[1], SP_REASON_PASS_EXPIRED);
+	settle(0);
+	assert_int_equal(w.ended, SP_REASON_PASS_EXPIRED);
+}
+
+static void an_end_that_was_lost_is_told_to_the_next_carrier(void **state)
+{
+	(void)state;
+	attach(0);
+	sp_session_end(w.s[1], SP_REASON_REVOKED);
+	assert_true(sp_session_output(w.s[1], 0, SP_RECORD_PLAIN_MAX, &g, w.now) >
+		    0); // lost
+	sp_session_detach(w.s[0], 0, &side_of[0], w.now);
+	attach(1);
+	assert_int_equal(w.ended, SP_REASON_REVOKED);
+}
+
+static void what_only_the_other_role_may_say_is_a_protocol_error(void **state)
+{
+	(void)state;
+	static const uint8_t to_worker[][8] = {
+		{1, SP_FRAME_END}, {1, SP_FRAME_GOAWAY}, {1, SP_FRAME_TICKET}};
+	bool rekey;
+	enum sp_reason why;
+	attach(0);
+	for (size_t i = 0; i < 3; i++) {
+		uint8_t rec[16] = {to_worker[i][1]};
+		size_t len = i == 0 ? 3 : i == 1 ? 4 : 6;
+		assert_int_equal(
+			sp_session_input(w.s[1], 0, rec, len, w.now, &rekey, &why),
+			SP_E_PROTOCOL);
+	}
+	uint8_t open[16] = {SP_FRAME_OPEN, 9, 0, 0, 1, 127, 0, 0, 1, 0, 80};
+	assert_int_equal(sp_session_input(w.s[0], 0, open, 11, w.now, &rekey, &why),
+			 SP_E_PROTOCOL);
+}
+
+static void a_frame_behind_rekey_is_a_protocol_error(void **state)
+{
+	(void)state;
+	bool rekey;
+	enum sp_reason why;
+	attach(0);
+	assert_int_equal(sp_session_input(w.s[1], 0, (const uint8_t *)"\x01\x1d", 2,
+					  w.now, &rekey, &why),
+			 0);
+	assert_true(rekey);
+	assert_int_equal(sp_session_input(w.s[1], 0, (const uint8_t *)"\x1d\x01", 2,
+					  w.now, &rekey, &why),
+			 SP_E_PROTOCOL);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		T(the_stalest_flow_goes_and_never_the_newest),
+		T(dns_goes_before_other_datagrams_and_bulk),
+		T(streams_and_datagrams_share_half_and_half),
+		T(a_flood_of_datagrams_is_bounded_and_costs_the_fattest),
+		T(empty_datagrams_are_bounded_too),
+		T(a_large_datagram_is_not_starved_by_streams),
+		T(a_datagram_over_the_limit_is_not_taken),
+		T(a_program_may_close_and_open_flows_while_it_is_told_of_an_end),
+		T(old_datagrams_are_dropped_but_dns_waits_a_second),
+		T(a_datagram_over_the_limit_is_refused),
+		T(idle_flows_end_at_both_ends),
+		T(goaway_and_end_reach_the_client),
+		T(an_end_that_was_lost_is_told_to_the_next_carrier),
+		T(what_only_the_other_role_may_say_is_a_protocol_error),
+		T(a_frame_behind_rekey_is_a_protocol_error),
+	};
+	return cmocka_run_group_tests_name("session_flow", tests, NULL, NULL);
+}
