@@ -4,6 +4,7 @@ when a test fails their logs are printed. Servers behind the exit are in servers
 
 import asyncio
 import contextlib
+import ctypes
 import hashlib
 import http.client
 import ipaddress
@@ -26,6 +27,9 @@ from signed import NodeKey, SigningKey, pass_body, save_route_key
 ROOT = FilePath(__file__).resolve().parents[2]
 BUILD = FilePath(os.environ.get("SP_BUILD", ROOT / "build" / "release")).resolve()
 SLOW = 4 if "address" in BUILD.name or "thread" in BUILD.name else 1  # sanitizers are slow
+
+LIBC = ctypes.CDLL(None)
+PR_SET_PDEATHSIG = 1
 
 _given = set()
 
@@ -53,6 +57,7 @@ class Process:
 
     def spawn(self):
         def limit():
+            LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # nothing outlives a killed test run
             if self.nofile:
                 resource.setrlimit(resource.RLIMIT_NOFILE, (self.nofile, self.nofile))
 
