@@ -3,15 +3,20 @@
 #include <errno.h>
 #include <stdlib.h>
 
+#include <sodium.h>
+
+// Two rounds of multiply and fold around secret numbers.
 static uint32_t home(const struct sp_idmap *m, uint64_t id)
 {
-	// Fibonacci hashing: ids count up, so their low bits spread well already.
-	return (uint32_t)((id * UINT64_C(0x9e3779b97f4a7c15)) >> 32) & m->mask;
+	uint64_t h = (id ^ m->key[0]) * UINT64_C(0x9e3779b97f4a7c15);
+	h = (h ^ h >> 32 ^ m->key[1]) * UINT64_C(0xd6e8feb86659fd93);
+	return (uint32_t)(h >> 32) & m->mask;
 }
 
 void sp_idmap_init(struct sp_idmap *m)
 {
 	*m = (struct sp_idmap){0};
+	randombytes_buf(m->key, sizeof(m->key));
 }
 
 void sp_idmap_done(struct sp_idmap *m)
@@ -41,7 +46,9 @@ static void place(struct sp_idmap *m, uint64_t id, void *value)
 static int grow(struct sp_idmap *m)
 {
 	uint32_t cap = m->slots ? (m->mask + 1) * 2 : 8;
-	struct sp_idmap bigger = {calloc(cap, sizeof(*m->slots)), cap - 1, m->n};
+	struct sp_idmap bigger = *m;
+	bigger.slots = calloc(cap, sizeof(*m->slots));
+	bigger.mask = cap - 1;
 	if (!bigger.slots)
 		return -ENOMEM;
 	for (uint32_t i = 0; m->slots && i <= m->mask; i++)

@@ -1,4 +1,6 @@
-// A hash table from 64-bit ids to pointers: open addressing, no tombstones. Pure.
+// A hash table from 64-bit ids to pointers: open addressing, no tombstones. Peers choose
+// ids, so each table draws its own hash: nobody can aim at one place of it. No I/O, no
+// clock.
 #ifndef SP_IDMAP_H
 #define SP_IDMAP_H
 
@@ -15,6 +17,7 @@ struct sp_idmap {
 	struct sp_idmap_slot *slots; // NULL while empty
 	uint32_t mask;
 	uint32_t n;
+	uint64_t key[2]; // of the hash
 };
 
 void sp_idmap_init(struct sp_idmap *m);

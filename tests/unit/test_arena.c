@@ -147,6 +147,43 @@ static void an_idmap_agrees_with_an_array_over_random_work(void **state)
 	sp_idmap_done(&m);
 }
 
+// Where `id` stands when it is alone in the table.
+static uint32_t place_of(struct sp_idmap *m, uint64_t id)
+{
+	uint32_t i = 0;
+	assert_int_equal(sp_idmap_put(m, id, m), 0);
+	while (!m->slots[i].value)
+		i++;
+	sp_idmap_remove(m, id);
+	return i;
+}
+
+static void ids_that_collide_in_one_idmap_do_not_in_another(void **state)
+{
+	(void)state;
+	struct sp_idmap a, b;
+	sp_idmap_init(&a);
+	sp_idmap_init(&b);
+	for (uint64_t id = 0; id < 100; id++) {
+		assert_int_equal(sp_idmap_put(&a, id, &a), 0);
+		assert_int_equal(sp_idmap_put(&b, id, &b), 0);
+	}
+	for (uint64_t id = 0; id < 100; id++) {
+		sp_idmap_remove(&a, id);
+		sp_idmap_remove(&b, id);
+	}
+	int found = 0, same = 0;
+	uint32_t at_a = place_of(&a, 0), at_b = place_of(&b, 0);
+	for (uint64_t id = 1; found < 64; id++)
+		if (place_of(&a, id) == at_a) {
+			found++;
+			same += place_of(&b, id) == at_b;
+		}
+	assert_in_range(same, 0, 16);
+	sp_idmap_done(&a);
+	sp_idmap_done(&b);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -157,6 +194,7 @@ int main(void)
 		cmocka_unit_test(credit_is_whole_chunks_and_at_most_half_the_pool),
 		cmocka_unit_test(credit_is_a_promise_of_chunks),
 		cmocka_unit_test(the_starved_are_woken_when_an_eighth_is_spare),
+		cmocka_unit_test(ids_that_collide_in_one_idmap_do_not_in_another),
 		cmocka_unit_test(an_idmap_agrees_with_an_array_over_random_work),
 	};
 	return cmocka_run_group_tests_name("arena", tests, NULL, NULL);
