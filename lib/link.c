@@ -63,6 +63,24 @@ static void tell_silence(struct sp_link *l)
 	l->waiting = l->worker->silent(l->ctx, l);
 }
 
+// The end is near: link_work sees to it.
+static void linger(struct sp_link *l)
+{
+	uint64_t now = sp_loop_now_us(l->env->opt.loop);
+
+	link_enlist(l, &l->env->lingering, now + LINK_LINGER_US);
+	sp_loop_defer(l->env->opt.loop, &l->work);
+}
+
+// A process that was stopped may get here before it told anybody of the end.
+static void linger_over(struct sp_link *l)
+{
+	if (l->finished)
+		link_bury(l);
+	else
+		linger(l);
+}
+
 static void on_timer(void *arg)
 {
 	struct sp_link_env *env = arg;
@@ -79,7 +97,7 @@ static void on_timer(void *arg)
 			link_end(l, SP_REASON_TIMEOUT);
 	}
 	while ((l = TAILQ_FIRST(&env->lingering)) && l->deadline_us <= now)
-		link_bury(l);
+		linger_over(l);
 	set_timer(env);
 }
 
@@ -96,9 +114,7 @@ void link_end(struct sp_link *l, enum sp_reason reason)
 		return;
 	l->ended = true;
 	l->reason = reason;
-	link_enlist(l, &l->env->lingering,
-		    sp_loop_now_us(l->env->opt.loop) + LINK_LINGER_US);
-	link_defer(l);
+	linger(l);
 }
 
 static enum sp_reason reason_of(const struct sp_link *l, int err)

@@ -538,6 +538,25 @@ static void nothing_is_kept_for_an_idle_link(void **state)
 	world_free(w);
 }
 
+// The timer of the end is due before the link's work was done.
+static void the_program_hears_of_an_end_even_if_the_process_was_stopped_then(void **state)
+{
+	struct link_world *w = world_new();
+	struct sp_link *l;
+
+	(void)state;
+	establish(w);
+	l = w->client_link;
+	sp_link_close(l, SP_REASON_CANCELLED);
+	l->deadline_us = 1;
+	sp_timer_set(&w->client_env->timer, 1);
+	UNTIL(w, !w->client_link);
+	assert_int_equal(sp_session_active_slot(w->client), -1);
+	UNTIL(w, !w->worker_link);
+	establish(w);
+	world_free(w);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -567,6 +586,8 @@ int main(void)
 		cmocka_unit_test(reports_come_without_traffic),
 		cmocka_unit_test(one_link_does_not_starve_another),
 		cmocka_unit_test(nothing_is_kept_for_an_idle_link),
+		cmocka_unit_test(
+			the_program_hears_of_an_end_even_if_the_process_was_stopped_then),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
