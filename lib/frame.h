@@ -88,8 +88,10 @@ void sp_frame_put_pass(struct sp_writer *w, const uint8_t *blob, size_t len);
 void sp_frame_put_goaway(struct sp_writer *w, uint16_t reason, uint64_t deadline_ms);
 void sp_frame_put_reason(struct sp_writer *w, enum sp_frame_type type, uint16_t reason);
 
-// The longest header of DATA, and the most a RESUME entry takes.
-#define SP_FRAME_DATA_HEADER_MAX  25
-#define SP_FRAME_RESUME_ENTRY_MAX 32
+// The longest headers of DATA and (up to 512 bytes) TICKET, and the most a RESUME entry
+// takes.
+#define SP_FRAME_DATA_HEADER_MAX   25
+#define SP_FRAME_TICKET_HEADER_MAX 7
+#define SP_FRAME_RESUME_ENTRY_MAX  32
 
 #endif

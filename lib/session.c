@@ -39,6 +39,7 @@ int sp_session_new(const struct sp_session_options *opt, uint64_t now_us,
 	s->now_us = s->detached_since_us = now_us;
 	s->primary = -1;
 	s->next_stream = s->next_flow = 1;
+	s->peer_max_streams = s->peer_max_flows = UINT32_MAX;
 	sp_idmap_init(&s->streams);
 	sp_idmap_init(&s->flows);
 	TAILQ_INIT(&s->all);
@@ -81,9 +82,11 @@ void sp_session_free(struct sp_session *s, enum sp_reason reason)
 	sp_idmap_done(&s->flows);
 	free(s->gone);
 	free(s->pass);
-	sp_arena_session_release(s->opt.arena, s->index);
+	struct sp_arena *arena = s->opt.arena;
+	sp_arena_session_release(arena, s->index);
 	sodium_memzero(s, sizeof(*s));
 	free(s);
+	sp_arena_feed(arena); // others waited for this memory
 }
 
 uint32_t sp_session_record(const struct sp_session *s)

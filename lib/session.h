@@ -192,8 +192,8 @@ struct sp_gather {
 	uint8_t head[SP_RECORD_PLAIN_MAX]; // frame headers and small payloads
 };
 // Fills `g` with up to max_plain (512..SP_RECORD_PLAIN_MAX) bytes of frames for the
-// carrier in `slot`; a datagram or pass that is larger waits for a larger record. Returns
-// g->bytes; 0: nothing to send. What it gave counts as sent.
+// carrier in `slot`; a datagram, ticket or pass that is larger waits for a larger record.
+// Returns g->bytes; 0: nothing to send. What it gave counts as sent.
 size_t sp_session_output(struct sp_session *s, unsigned slot, size_t max_plain,
 			 struct sp_gather *g, uint64_t now_us);
 

@@ -180,14 +180,20 @@ static bool put_greeting(struct sp_session *s, unsigned slot, struct sp_writer *
 	}
 	sp_frame_put_attached(w, sl->fresh ? 0 : 1, sl->epoch, s->rec->incarnation,
 			      s->opt.limits.max_streams, s->opt.limits.max_flows);
-	for (unsigned i = 0; i < sl->n_tickets; i++)
-		sp_frame_put_ticket(w, sl->tickets[i].lifetime_s, sl->tickets[i].bytes,
-				    sl->tickets[i].len);
-	if (w->err)
-		return false;
+	return !w->err;
+}
+
+// Tickets while they fit; false: some are left.
+static bool put_tickets(struct slot *sl, struct sp_writer *w)
+{
+	for (; sl->tickets_tx < sl->n_tickets; sl->tickets_tx++) {
+		const struct pending_ticket *t = &sl->tickets[sl->tickets_tx];
+		if (sp_writer_room(w) < (size_t)t->len + SP_FRAME_TICKET_HEADER_MAX)
+			return false;
+		sp_frame_put_ticket(w, t->lifetime_s, t->bytes, t->len);
+	}
 	free(sl->tickets);
 	sl->tickets = NULL;
-	sl->n_tickets = 0;
 	return true;
 }
 
@@ -236,6 +242,8 @@ size_t attach_put_hello(struct sp_session *s, unsigned slot, struct sp_writer *w
 		}
 		sl->phase = PHASE_RESUME;
 	}
+	if (sl->tickets && !put_tickets(sl, w))
+		return sp_writer_len(w) - before;
 	for (uint8_t *mark = NULL; sl->phase == PHASE_RESUME && mark != w->p;) {
 		mark = w->p;
 		put_resume(s, slot, w);
@@ -296,10 +304,8 @@ int attach_result(struct sp_session *s, unsigned slot, const struct sp_frame *f,
 	}
 	if (sl->epoch > s->home_epoch)
 		s->home_epoch = sl->epoch;
-	if (f->max_streams < s->opt.limits.max_streams)
-		s->opt.limits.max_streams = (uint32_t)f->max_streams;
-	if (f->max_flows < s->opt.limits.max_flows)
-		s->opt.limits.max_flows = (uint32_t)f->max_flows;
+	s->peer_max_streams = f->max_streams;
+	s->peer_max_flows = f->max_flows;
 	if (!changed)
 		s->stats.resumes++;
 	s->opt.ops->attached(s->opt.ctx, slot, changed);
@@ -325,7 +331,8 @@ static int resume_entry(struct sp_session *s, struct slot *sl,
 		stream_reset(st, SP_REASON_HOME_LOST);
 		return 0;
 	}
-	if (s->slots + s->primary == sl) {
+	// Once a carrier: a list that says the same again does not make us send it again.
+	if (s->slots + s->primary == sl && st->sync_epoch != sl->epoch) {
 		st->sync_epoch = sl->epoch;
 		ring_seek(st, e->next > r->acked ? e->next : r->acked);
 	}

@@ -101,7 +101,7 @@ void flow_end(struct sp_flow *fl, enum sp_reason reason)
 // Makes room for one more: the stalest idle flow goes, never the newest.
 static void flow_make_room(struct sp_session *s)
 {
-	uint32_t max = s->opt.limits.max_flows;
+	uint32_t max = max_flows(s);
 	// Counted beforehand: programs that are told may open others.
 	uint32_t over = s->n_flows >= max ? s->n_flows - max + 1 : 0;
 	for (; over && s->n_flows; over--) {

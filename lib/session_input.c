@@ -161,6 +161,22 @@ static int from_worker(struct in *in, const struct sp_frame *f)
 	}
 }
 
+// Each one costs the program a signature check: a peer may not ask for many.
+static int pass(struct in *in, const struct sp_frame *f)
+{
+	struct sp_session *s = in->s;
+	uint64_t paid = in->sl->pass_rx_us;
+	if (s->opt.role != SP_ROLE_WORKER)
+		return SP_E_PROTOCOL;
+	if (paid < s->now_us)
+		paid = s->now_us;
+	if (paid - s->now_us > (PASS_BURST - 1) * PASS_EACH_US)
+		return SP_E_PROTOCOL;
+	in->sl->pass_rx_us = paid + PASS_EACH_US;
+	s->opt.ops->pass(s->opt.ctx, f->data, f->len);
+	return 0;
+}
+
 static int one_frame(struct in *in, const struct sp_frame *f)
 {
 	struct sp_session *s = in->s;
@@ -199,10 +215,7 @@ static int one_frame(struct in *in, const struct sp_frame *f)
 	case SP_FRAME_FLOW_CLOSE:
 		return flow_frame(s, f);
 	case SP_FRAME_PASS:
-		if (s->opt.role != SP_ROLE_WORKER)
-			return SP_E_PROTOCOL;
-		s->opt.ops->pass(s->opt.ctx, f->data, f->len);
-		return 0;
+		return pass(in, f);
 	case SP_FRAME_CLOSE:
 		in->closed = sp_reason_from_wire(f->reason);
 		return SP_E_CLOSED;

@@ -24,7 +24,9 @@
 // Older datagrams are dropped, those of DNS after a second.
 #define DGRAM_AGE_US     100000
 #define DGRAM_AGE_DNS_US 1000000
-#define GONE_MAX         16384 // answers to ids we do not have, waiting
+#define GONE_MAX         16384    // answers to ids we do not have, waiting
+#define PASS_EACH_US     10000000 // a carrier may have a PASS each 10 s,
+#define PASS_BURST       8        // and so many at once
 #define TICKETS_MAX      2
 #define TICKET_BYTES_MAX 512
 #define FAT_BUCKETS      20
@@ -153,7 +155,7 @@ struct slot {
 	bool pass;   // PASS to be sent
 	bool stall_told;
 	uint8_t tickets_rx;
-	uint8_t n_tickets;
+	uint8_t n_tickets, tickets_tx;
 	struct pending_ticket *tickets;
 	// records
 	uint64_t tx_records, rx_records;
@@ -166,6 +168,7 @@ struct slot {
 	uint64_t waiting_since_us; // a report is due from the peer since; 0: none is
 	uint64_t probe_record, probe_us; // round-trip sample under way; probe_us 0: none
 	uint32_t srtt_us, rttvar_us;
+	uint64_t pass_rx_us;    // worker: PASS is paid for up to this time
 	uint64_t ping_after_us; // interval until the next PING
 	uint64_t ping_at_us;
 };
@@ -196,7 +199,8 @@ struct sp_session {
 	uint64_t dirty_at_us;  // when what was taken must be told
 	struct gone *gone;
 	uint32_t n_gone;
-	uint64_t next_stream, next_flow; // client
+	uint64_t next_stream, next_flow;           // client
+	uint64_t peer_max_streams, peer_max_flows; // client: what ATTACHED said
 	uint8_t *pass;
 	size_t pass_len;
 	enum sp_reason goaway_reason;
@@ -206,6 +210,21 @@ struct sp_session {
 	uint64_t detached_since_us;
 	struct sp_session_stats stats;
 };
+
+static inline uint32_t least(uint64_t a, uint32_t b)
+{
+	return a < b ? (uint32_t)a : b;
+}
+
+static inline uint32_t max_streams(const struct sp_session *s)
+{
+	return least(s->peer_max_streams, s->opt.limits.max_streams);
+}
+
+static inline uint32_t max_flows(const struct sp_session *s)
+{
+	return least(s->peer_max_flows, s->opt.limits.max_flows);
+}
 
 static inline struct slot *primary_slot(struct sp_session *s)
 {

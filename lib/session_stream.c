@@ -19,7 +19,7 @@ static void starved_wake(struct sp_starved *self)
 struct sp_stream *stream_new(struct sp_session *s, uint64_t id, int *ret_err)
 {
 	*ret_err = SP_E_LIMIT;
-	if (s->n_live >= s->opt.limits.max_streams)
+	if (s->n_live >= max_streams(s))
 		return NULL;
 	uint32_t index = sp_arena_stream_alloc(s->opt.arena);
 	if (index == SP_ARENA_NONE)

@@ -203,6 +203,113 @@ static void an_end_that_was_lost_is_told_to_the_next_carrier(void **state)
 	assert_int_equal(w.ended, SP_REASON_REVOKED);
 }
 
+static void a_flood_of_passes_is_a_protocol_error(void **state)
+{
+	(void)state;
+	static const uint8_t frame[] = {SP_FRAME_PASS, 1, 'p'};
+	attach(0);
+	for (int i = 0; i < 8; i++)
+		assert_int_equal(give(1, frame, sizeof(frame)), 0);
+	assert_int_equal(give(1, frame, sizeof(frame)), SP_E_PROTOCOL);
+	w.now += 10000 * MS;
+	assert_int_equal(give(1, frame, sizeof(frame)), 0);
+	assert_int_equal(give(1, frame, sizeof(frame)), SP_E_PROTOCOL);
+}
+
+static void limits_that_the_worker_raises_hold_from_the_next_attach(void **state)
+{
+	(void)state;
+	struct sp_session_limits lim;
+	struct sp_target t = {.kind = SP_TARGET_IPV4, .port = 80};
+	struct sp_stream *st;
+	sp_session_limits_default(&lim);
+	lim.max_streams = 1;
+	sp_session_set_limits(w.s[1], &lim);
+	attach(0);
+	open_stream();
+	assert_int_equal(sp_session_open(w.s[0], &t, NULL, &st), SP_E_LIMIT);
+	lim.max_streams = 2;
+	sp_session_set_limits(w.s[1], &lim);
+	attach(0);
+	open_stream();
+	assert_int_equal(sp_session_open(w.s[0], &t, NULL, &st), SP_E_LIMIT);
+}
+
+static void a_position_told_again_makes_nothing_be_sent_again(void **state)
+{
+	(void)state;
+	struct sp_attach at = {.epoch = 2, .slot = 0};
+	struct sp_session_stats stats;
+	static const uint8_t list[] = {SP_FRAME_RESUME, 0, 1, 1, 0, 0, 0};
+	attach(0);
+	open_stream();
+	assert_int_equal(push(w.opened_at_worker, 60000), 60000);
+	w.block = true;
+	settle(0);
+	assert_int_equal(sp_session_attach_worker(w.s[1], &at, false, &slot_ops,
+						  &side_of[1], w.now),
+			 0);
+	for (int i = 0; i < 10; i++) {
+		assert_int_equal(give(1, list, sizeof(list)), 0);
+		while (sp_session_output(w.s[1], 0, SP_RECORD_PLAIN_MAX, &g, w.now) > 0)
+			;
+	}
+	sp_session_stats(w.s[1], &stats);
+	assert_int_equal(stats.bytes_resent, 60000);
+}
+
+static void tickets_go_in_small_records_too(void **state)
+{
+	(void)state;
+	struct sp_attach at = {.epoch = 1, .slot = 0};
+	static const uint8_t ticket[400] = {0};
+	static uint8_t rec[SP_RECORD_PLAIN_MAX];
+	int tickets = 0, resumes = 0;
+	size_t n;
+	assert_int_equal(sp_session_attach_worker(w.s[1], &at, false, &slot_ops,
+						  &side_of[1], w.now),
+			 0);
+	for (int i = 0; i < 2; i++)
+		assert_int_equal(
+			sp_session_add_ticket(w.s[1], 0, 60, ticket, sizeof(ticket)), 0);
+	while ((n = sp_session_output(w.s[1], 0, 512, &g, w.now)) > 0) {
+		struct sp_frame f;
+		struct sp_reader r;
+		sp_reader_init(&r, rec, flatten(rec));
+		while (sp_reader_left(&r)) {
+			assert_int_equal(sp_frame_get(&r, &f), 0);
+			tickets += f.type == SP_FRAME_TICKET;
+			resumes += f.type == SP_FRAME_RESUME;
+		}
+	}
+	assert_int_equal(tickets, 2);
+	assert_int_equal(resumes, 1);
+}
+
+static void memory_of_a_freed_session_wakes_those_who_wait(void **state)
+{
+	(void)state;
+	struct sp_session_options o = {.role = SP_ROLE_WORKER,
+				       .arena = w.arena[1],
+				       .ops = &ops,
+				       .ctx = &side_of[1],
+				       .clock_us = &w.now};
+	struct sp_session *other;
+	uint32_t c[4096], n = 0;
+	sp_session_limits_default(&o.limits);
+	attach(0);
+	open_stream();
+	assert_int_equal(sp_session_new(&o, w.now, &other), 0);
+	while ((c[n] = sp_arena_chunk_alloc(w.arena[1], false)) != SP_ARENA_NONE)
+		n++; // the other session's, say
+	push(w.opened_at_worker, 1 << 20);
+	assert_int_equal(w.source_ready, 0);
+	while (n)
+		sp_arena_chunk_release(w.arena[1], c[--n], false);
+	sp_session_free(other, SP_REASON_STALE);
+	assert_int_equal(w.source_ready, 1);
+}
+
 static void what_only_the_other_role_may_say_is_a_protocol_error(void **state)
 {
 	(void)state;
@@ -254,6 +361,11 @@ int main(void)
 		T(idle_flows_end_at_both_ends),
 		T(goaway_and_end_reach_the_client),
 		T(an_end_that_was_lost_is_told_to_the_next_carrier),
+		T(a_flood_of_passes_is_a_protocol_error),
+		T(limits_that_the_worker_raises_hold_from_the_next_attach),
+		T(a_position_told_again_makes_nothing_be_sent_again),
+		T(tickets_go_in_small_records_too),
+		T(memory_of_a_freed_session_wakes_those_who_wait),
 		T(what_only_the_other_role_may_say_is_a_protocol_error),
 		T(a_frame_behind_rekey_is_a_protocol_error),
 	};
