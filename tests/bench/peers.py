@@ -291,7 +291,9 @@ class Sallyport(Peer):
              "--socks", f"127.0.0.1:{self.socks_port}", "--max-streams", "16384",
              # The stated limits of a user are not what is measured here.
              "--worker-set", "limits.opens_per_second=1000000",
-             "--worker-set", "limits.streams_per_session=16384"],
+             "--worker-set", "limits.streams_per_session=16384",
+             "--client-set", "limits.streams=16384",
+             "--client-set", "limits.connections=16384"],
             check=False, capture_output=True, text=True, stdin=subprocess.DEVNULL)
         if done.returncode:
             raise BenchError(f"quickstart: {done.stderr.strip()}")
