@@ -257,7 +257,7 @@ int sp_hs_worker_answer(struct sp_hs_worker *w, const struct sp_hs_worker_keys *
 	sp_writer_init(&p, payload, sizeof(payload));
 	sp_put_u8(&p, w->version);
 	sp_put_u8(&p, (uint8_t)w->suite);
-	sp_put_u16(&p, (uint16_t)refuse);
+	sp_put_u16(&p, sp_reason_to_wire(refuse));
 	sp_put_u64(&p, now_ms);
 	sp_put_u64(&p, keys->boot_id);
 	sp_put_u64(&p, keys->home_id);

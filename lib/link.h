@@ -103,6 +103,8 @@ uint64_t sp_link_home_id(const struct sp_link *l);
 
 struct sp_link_worker_ops {
 	// An authenticated client. Before message 2 is sent: NONE, or why it is refused.
+	// TICKET: the session of a resume is gone; the client goes on with a first
+	// contact.
 	enum sp_reason (*admit)(void *ctx, struct sp_link *l,
 				const struct sp_hs_accept *who);
 	// ATTACH arrived. Finds or makes the session; NONE and *ret_session, *ret_fresh;

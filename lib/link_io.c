@@ -44,9 +44,7 @@ int link_queue(struct sp_link *l, const uint8_t *buf, size_t len)
 
 void link_queue_close(struct sp_link *l)
 {
-	// Numbers from 64 on never travel.
-	enum sp_reason reason =
-		l->reason < SP_REASON_MAC ? l->reason : SP_REASON_CANCELLED;
+	uint16_t reason = sp_reason_to_wire(l->reason);
 	uint8_t frame[3] = {SP_FRAME_CLOSE, (uint8_t)(reason >> 8), (uint8_t)reason};
 	struct iovec iov = {frame, sizeof(frame)};
 	uint8_t record[SP_RECORD_OVERHEAD + sizeof(frame)];

@@ -176,6 +176,15 @@ static void resume(struct sp_link *l, const uint8_t *frames, size_t len)
 		link_established(l);
 }
 
+static void ticket_gone(struct sp_link *l)
+{
+	int n = sp_hs_worker_ticket_gone(l->env->out, SP_HS_ANSWER_MAX);
+
+	if (n > 0)
+		(void)!link_queue(l, l->env->out, (size_t)n);
+	link_end(l, SP_REASON_TICKET);
+}
+
 // An authentic flight: answers it, and acts on it if it is a resume.
 static void welcome(struct sp_link *l, struct sp_hs_worker *w)
 {
@@ -187,6 +196,10 @@ static void welcome(struct sp_link *l, struct sp_hs_worker *w)
 	sp_carrier_tune(l->carrier);
 	if (refuse == SP_REASON_NONE)
 		refuse = l->worker->admit(l->ctx, l, &l->accept->who);
+	if (refuse == SP_REASON_TICKET) {
+		ticket_gone(l);
+		return;
+	}
 	n = sp_hs_worker_answer(w, env->opt.worker_keys, refuse,
 				sp_loop_unix_ms(env->opt.loop), env->out,
 				SP_HS_ANSWER_MAX, &keys);
@@ -210,15 +223,6 @@ static void welcome(struct sp_link *l, struct sp_hs_worker *w)
 	link_enlist(l, &env->timed, handshake_deadline(l));
 	if (l->accept->who.kind == SP_HS_RESUME)
 		resume(l, w->frames, w->frames_len);
-}
-
-static void ticket_gone(struct sp_link *l)
-{
-	int n = sp_hs_worker_ticket_gone(l->env->out, SP_HS_ANSWER_MAX);
-
-	if (n > 0)
-		(void)!link_queue(l, l->env->out, (size_t)n);
-	link_end(l, SP_REASON_TICKET);
 }
 
 static bool judge(struct sp_link *l, const uint8_t *buf, size_t len, int *ret_err)

@@ -26,6 +26,8 @@ const char *sp_reason_text(enum sp_reason reason)
 
 enum sp_reason sp_reason_from_wire(uint16_t number)
 {
+	if (number >= SP_REASON_LOCAL)
+		return SP_REASON_INTERNAL;
 	switch (number) {
 #define X(n, name, word, text)                                                           \
 	case n:                                                                          \
@@ -35,4 +37,9 @@ enum sp_reason sp_reason_from_wire(uint16_t number)
 	default:
 		return SP_REASON_INTERNAL;
 	}
+}
+
+uint16_t sp_reason_to_wire(enum sp_reason reason)
+{
+	return (uint16_t)(reason < SP_REASON_LOCAL ? reason : SP_REASON_CANCELLED);
 }

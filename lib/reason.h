@@ -73,7 +73,12 @@ enum sp_reason {
 const char *sp_reason_word(enum sp_reason reason);
 // One clause for people. Static.
 const char *sp_reason_text(enum sp_reason reason);
-// A number from the wire; one not listed becomes SP_REASON_INTERNAL.
+// Those below this number may travel; the others are what an end counts for itself.
+#define SP_REASON_LOCAL SP_REASON_MAC
+// A number from the wire; one not listed, or one that never travels, becomes
+// SP_REASON_INTERNAL.
 enum sp_reason sp_reason_from_wire(uint16_t number);
+// What is said to a peer: a reason that never travels becomes SP_REASON_CANCELLED.
+uint16_t sp_reason_to_wire(enum sp_reason reason);
 
 #endif

@@ -145,6 +145,9 @@ void ctl_sent(struct ctl_state *c, const struct slot *sl, unsigned slot, uint8_t
 
 int session_gone(struct sp_session *s, uint64_t id, bool is_flow, enum sp_reason reason)
 {
+	// Datagrams say again what flow they are for, so an answer may be left out.
+	if (is_flow && s->n_gone >= GONE_MAX / 2)
+		return 0;
 	if (s->n_gone >= GONE_MAX)
 		return SP_E_PROTOCOL;
 	if (s->n_gone && s->gone[s->n_gone - 1].id == id &&
@@ -157,7 +160,7 @@ int session_gone(struct sp_session *s, uint64_t id, bool is_flow, enum sp_reason
 			return -ENOMEM;
 		s->gone = g;
 	}
-	s->gone[s->n_gone++] = (struct gone){id, (uint16_t)reason, is_flow};
+	s->gone[s->n_gone++] = (struct gone){id, sp_reason_to_wire(reason), is_flow};
 	session_wake(s);
 	return 0;
 }

@@ -135,12 +135,13 @@ static void put_session_control(struct out *o)
 		sl->pass = false;
 	}
 	if (sl->goaway && room(o) >= 16) {
-		sp_frame_put_goaway(&o->w, (uint16_t)s->goaway_reason,
+		sp_frame_put_goaway(&o->w, sp_reason_to_wire(s->goaway_reason),
 				    s->goaway_deadline_ms);
 		sl->goaway = false;
 	}
 	if (sl->ending && room(o) >= 8) {
-		sp_frame_put_reason(&o->w, SP_FRAME_END, (uint16_t)s->end_reason);
+		sp_frame_put_reason(&o->w, SP_FRAME_END,
+				    sp_reason_to_wire(s->end_reason));
 		sl->ending = false;
 	}
 	if (sl->ping && room(o) >= 1) {

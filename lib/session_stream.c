@@ -478,7 +478,7 @@ void stream_reset(struct sp_stream *st, enum sp_reason reason)
 	if (st->finished)
 		return;
 	st->user_gone = true;
-	st->rec->reason = (uint16_t)reason;
+	st->rec->reason = sp_reason_to_wire(reason);
 	ctl_drop(st->s, &st->ctl);
 	stream_finish(st, SP_STREAM_RESET);
 	ctl_want(st->s, &st->ctl, WANT_RESET);

@@ -181,6 +181,22 @@ static void a_ticket_of_an_earlier_start_is_told_so(void **state)
 	world_free(w);
 }
 
+static void a_resume_of_a_session_that_is_gone_is_told_so(void **state)
+{
+	struct link_world *w = world_new();
+	struct sp_link_dial d;
+
+	(void)state;
+	establish(w);
+	w->admit_says = SP_REASON_TICKET;
+	d = world_redial(w);
+	d.slot = 1;
+	world_connect_mem(w, &d, NULL, NULL);
+	UNTIL(w, w->client_reason == SP_REASON_TICKET);
+	assert_int_equal(w->worker_reason, SP_REASON_TICKET);
+	world_free(w);
+}
+
 static void a_worker_with_another_key_is_not_believed(void **state)
 {
 	struct link_world *w = world_with(300, 100);
@@ -569,6 +585,7 @@ int main(void)
 		cmocka_unit_test(a_refused_attach_is_closed_with_its_reason),
 		cmocka_unit_test(an_epoch_that_does_not_rise_is_stale),
 		cmocka_unit_test(a_ticket_of_an_earlier_start_is_told_so),
+		cmocka_unit_test(a_resume_of_a_session_that_is_gone_is_told_so),
 		cmocka_unit_test(a_worker_with_another_key_is_not_believed),
 		cmocka_unit_test(an_answer_that_is_none_ends_the_dial),
 		cmocka_unit_test(a_dial_without_answer_times_out),
