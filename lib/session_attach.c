@@ -318,6 +318,8 @@ static int resume_entry(struct sp_session *s, struct slot *sl,
 	struct sp_stream *st = sp_idmap_get(&s->streams, e->id);
 	if (!st)
 		return session_gone(s, e->id, false, SP_REASON_GONE);
+	if (s->opt.role == SP_ROLE_CLIENT && !st->open_sent)
+		return SP_E_PROTOCOL; // no OPEN of ours has named it
 	if (st->finished)
 		return 0; // our RESET or last WINDOW is sent again anyway
 	if (!st->home)

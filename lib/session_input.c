@@ -82,8 +82,6 @@ static int opened(struct in *in, const struct sp_frame *f)
 {
 	struct sp_session *s = in->s;
 	struct sp_stream *st = sp_idmap_get(&s->streams, f->id);
-	if (s->opt.role != SP_ROLE_CLIENT)
-		return SP_E_PROTOCOL;
 	if (!st)
 		return session_gone(s, f->id, false, SP_REASON_GONE);
 	if (!st->home)
@@ -112,18 +110,28 @@ static int reset(struct in *in, const struct sp_frame *f)
 	return 0;
 }
 
+// The peer speaks of a stream that no OPEN of ours has named (or, at the worker, says
+// OPENED).
+static bool never_told(const struct in *in, const struct sp_frame *f,
+		       const struct sp_stream *st)
+{
+	if (in->s->opt.role == SP_ROLE_WORKER)
+		return f->type == SP_FRAME_OPENED;
+	return st ? !st->open_sent : f->id >= in->s->next_stream;
+}
+
 static int stream_frame(struct in *in, const struct sp_frame *f)
 {
 	struct sp_session *s = in->s;
+	struct sp_stream *st = sp_idmap_get(&s->streams, f->id);
 	if (f->type == SP_FRAME_OPEN)
 		return open_stream(in, f);
+	if (never_told(in, f, st))
+		return SP_E_PROTOCOL;
 	if (f->type == SP_FRAME_OPENED)
 		return opened(in, f);
 	if (f->type == SP_FRAME_RESET)
 		return reset(in, f);
-	struct sp_stream *st = sp_idmap_get(&s->streams, f->id);
-	if (!st && f->id >= s->next_stream && s->opt.role == SP_ROLE_CLIENT)
-		return SP_E_PROTOCOL; // never opened
 	if (st && !st->home)
 		st->home = in->sl->home;
 	if (f->type == SP_FRAME_WINDOW)

@@ -478,6 +478,10 @@ void stream_reset(struct sp_stream *st, enum sp_reason reason)
 	if (st->finished)
 		return;
 	st->user_gone = true;
+	if (st->s->opt.role == SP_ROLE_CLIENT && !st->open_sent) {
+		stream_destroy(st); // nobody has heard of it
+		return;
+	}
 	st->rec->reason = sp_reason_to_wire(reason);
 	ctl_drop(st->s, &st->ctl);
 	stream_finish(st, SP_STREAM_RESET);

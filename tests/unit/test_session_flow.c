@@ -310,6 +310,52 @@ static void memory_of_a_freed_session_wakes_those_who_wait(void **state)
 	assert_int_equal(w.source_ready, 1);
 }
 
+static void streams_nobody_heard_of_leave_nothing_behind(void **state)
+{
+	(void)state;
+	struct sp_target t = {.kind = SP_TARGET_IPV4, .port = 80};
+	struct sp_stream *st;
+	for (int i = 0; i < 10000; i++) { // no carrier, and applications give up
+		assert_int_equal(sp_session_open(w.s[0], &t, NULL, &st), 0);
+		assert_int_equal(push(st, 10), 10);
+		sp_stream_reset(st, SP_REASON_APP_RESET);
+	}
+	attach(0);
+	assert_int_equal(w.opens, 0);
+	open_stream();
+	assert_int_equal(w.opened, 1);
+}
+
+static void a_worker_that_speaks_of_a_stream_before_its_open_errs(void **state)
+{
+	(void)state;
+	static const uint8_t frames[][8] = {
+		{SP_FRAME_OPENED, 1, 0, 1, 127, 0, 0, 1},
+		{SP_FRAME_DATA, 1, 0, 0},
+		{SP_FRAME_WINDOW, 1, 0, 0},
+		{SP_FRAME_RESET, 1, 0, 1},
+	};
+	struct sp_target t = {.kind = SP_TARGET_IPV4, .port = 80};
+	struct sp_stream *st;
+	uint8_t rec[16] = {0};
+	attach(0);
+	assert_int_equal(sp_session_open(w.s[0], &t, NULL, &st), 0);
+	for (size_t i = 0; i < 4; i++) {
+		memcpy(rec, frames[i], 8);
+		assert_int_equal(give(0, rec, i ? 4 : 10), SP_E_PROTOCOL);
+	}
+	assert_int_equal(w.opened + w.closed, 0);
+}
+
+static void datagrams_of_flows_that_are_gone_do_not_end_the_carrier(void **state)
+{
+	(void)state;
+	uint8_t frames[6] = {SP_FRAME_DGRAM, 1, 0, SP_FRAME_DGRAM, 2, 0};
+	attach(0);
+	for (int i = 0; i < 20000; i++)
+		assert_int_equal(give(1, frames, sizeof(frames)), 0);
+}
+
 static void what_only_the_other_role_may_say_is_a_protocol_error(void **state)
 {
 	(void)state;
@@ -366,6 +412,9 @@ int main(void)
 		T(a_position_told_again_makes_nothing_be_sent_again),
 		T(tickets_go_in_small_records_too),
 		T(memory_of_a_freed_session_wakes_those_who_wait),
+		T(streams_nobody_heard_of_leave_nothing_behind),
+		T(a_worker_that_speaks_of_a_stream_before_its_open_errs),
+		T(datagrams_of_flows_that_are_gone_do_not_end_the_carrier),
 		T(what_only_the_other_role_may_say_is_a_protocol_error),
 		T(a_frame_behind_rekey_is_a_protocol_error),
 	};
