@@ -251,6 +251,7 @@ static void slot_tick(struct sp_session *s, unsigned i)
 void sp_session_tick(struct sp_session *s, uint64_t now_us)
 {
 	s->now_us = now_us;
+	session_unreserve(s);
 	for (unsigned i = 0; i < SP_SLOTS; i++)
 		if (s->slots[i].phase != PHASE_EMPTY)
 			slot_tick(s, i);

@@ -221,13 +221,15 @@ uint32_t sp_stream_record(const struct sp_stream *st);
 
 // Source side. Reserve up to `max` bytes of replay memory as at most `iovcnt` segments
 // (<= 16 of <= 4096 bytes); read the source right into them with one readv/recvmsg;
-// commit what came. Returns the number of segments, 0: no room now (stream_source_ready
-// will tell).
+// commit what came, before any other call about the session: what is not committed by
+// then is given back. Worker: after sp_stream_opened. Returns the number of segments, 0:
+// no room now (stream_source_ready will tell).
 int sp_stream_reserve(struct sp_stream *st, size_t max, struct iovec *iov, int iovcnt);
 void sp_stream_commit(struct sp_stream *st, size_t len);
 // The source ended its direction (recv gave 0).
 void sp_stream_source_fin(struct sp_stream *st);
-// Sink side: it can take bytes again; stream_sink is called as far as it takes them.
+// Sink side: it can take bytes again; stream_sink is called as far as it takes them. Not
+// from inside stream_sink.
 void sp_stream_sink_ready(struct sp_stream *st);
 
 // ---- datagram flows ----

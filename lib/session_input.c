@@ -260,6 +260,7 @@ int sp_session_input(struct sp_session *s, unsigned slot, const uint8_t *plain,
 	if (sl->phase == PHASE_EMPTY)
 		return SP_E_CLOSED;
 	struct in in = {.s = s, .sl = sl, .slot = slot};
+	session_unreserve(s);
 	struct sp_reader r;
 	int err = 0;
 	s->now_us = now_us;

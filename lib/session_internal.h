@@ -192,11 +192,12 @@ struct sp_session {
 	struct ctl_list ctl;
 	struct flow_list lru, flows_active, flows_dns, fat[FAT_BUCKETS];
 	uint32_t n_live, n_finished, n_flows;
-	uint32_t dgram_bytes;  // queued, with overhead
-	uint64_t credit_extra; // granted beyond the guarantees
-	uint32_t ring_chunks;  // of all rings, beyond the first of each
-	int64_t balance;       // > 0: datagrams are owed bytes against streams
-	uint64_t dirty_at_us;  // when what was taken must be told
+	uint32_t dgram_bytes;        // queued, with overhead
+	uint64_t credit_extra;       // granted beyond the guarantees
+	uint32_t ring_chunks;        // of all rings, beyond the first of each
+	struct sp_stream *reserving; // has chunks for a read under way
+	int64_t balance;             // > 0: datagrams are owed bytes against streams
+	uint64_t dirty_at_us;        // when what was taken must be told
 	struct gone *gone;
 	uint32_t n_gone;
 	uint64_t next_stream, next_flow;           // client
@@ -261,6 +262,7 @@ void stream_check_done(struct sp_stream *st);
 void stream_activate(
 	struct sp_stream *st); // into the schedule if it has something to send
 void stream_unschedule(struct sp_stream *st);
+void session_unreserve(struct sp_session *s); // a read that was not committed
 int stream_peer_taken(struct sp_stream *st, uint64_t taken, uint64_t credit);
 int stream_data(struct sp_stream *st, const struct sp_frame *f);
 // After bytes were sent or taken or credit came: wakes the source once a good part of the

@@ -383,6 +383,7 @@ size_t sp_session_output(struct sp_session *s, unsigned slot, size_t max_plain,
 	if (sl->phase == PHASE_EMPTY)
 		return 0;
 	s->now_us = now_us;
+	session_unreserve(s);
 	wake_sources(s);
 	sl->woken = false;
 	struct out o = {.s = s, .sl = sl, .slot = slot, .g = g, .max = max_plain};

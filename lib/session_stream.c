@@ -61,6 +61,8 @@ static void stream_retire(struct sp_stream *st)
 		TAILQ_REMOVE(&s->dirty, st, dirty_link);
 		st->dirty = false;
 	}
+	if (s->reserving == st)
+		s->reserving = NULL;
 	if (st->sent_some) {
 		TAILQ_REMOVE(&s->sent_some, st, sent_link);
 		st->sent_some = false;
@@ -186,12 +188,23 @@ static size_t source_room(const struct sp_stream *st)
 	return r->head < limit ? (size_t)(limit - r->head) : 0;
 }
 
+void session_unreserve(struct sp_session *s)
+{
+	struct sp_stream *st = s->reserving;
+	s->reserving = NULL;
+	if (st)
+		ring_commit(st, 0);
+}
+
 int sp_stream_reserve(struct sp_stream *st, size_t max, struct iovec *iov, int iovcnt)
 {
+	session_unreserve(st->s);
 	if (st->finished || (st->rec->bits & SP_STREAM_TX_FIN))
 		return 0;
 	size_t room = source_room(st);
 	int n = ring_reserve(st, max < room ? max : room, iov, iovcnt);
+	if (n)
+		st->s->reserving = st;
 	if (n == 0) {
 		st->source_wait = true;
 		// With memory left it is the session's share that is used up: then what
@@ -206,6 +219,7 @@ void sp_stream_commit(struct sp_stream *st, size_t len)
 {
 	if (st->finished)
 		return;
+	st->s->reserving = NULL;
 	ring_commit(st, len);
 	if (len)
 		stream_activate(st);
@@ -215,6 +229,7 @@ void sp_stream_source_fin(struct sp_stream *st)
 {
 	if (st->finished || (st->rec->bits & SP_STREAM_TX_FIN))
 		return;
+	session_unreserve(st->s);
 	st->rec->bits |= SP_STREAM_TX_FIN;
 	stream_activate(st);
 }

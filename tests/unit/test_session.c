@@ -237,6 +237,28 @@ static void each_direction_ends_by_itself(void **state)
 	assert_int_equal(stats.replay_bytes, 0);
 }
 
+static void a_reservation_that_is_not_committed_is_given_back(void **state)
+{
+	(void)state;
+	struct iovec iov[16];
+	struct sp_stream *st[2];
+	struct sp_session_stats stats;
+	attach(0);
+	for (int i = 0; i < 2; i++)
+		st[i] = open_stream();
+	for (int i = 0; i < 4; i++)
+		assert_int_equal(sp_stream_reserve(st[i % 2], 65536, iov, 16), 16);
+	sp_session_stats(w.s[0], &stats);
+	assert_int_equal(stats.replay_bytes, 65536);
+	(void)pass_record(0, 0);
+	sp_session_stats(w.s[0], &stats);
+	assert_int_equal(stats.replay_bytes, 0);
+	assert_int_equal(sp_stream_reserve(st[0], 65536, iov, 16), 16);
+	sp_stream_source_fin(st[0]);
+	sp_session_stats(w.s[0], &stats);
+	assert_int_equal(stats.replay_bytes, 0);
+}
+
 static void an_idle_stream_holds_no_replay_memory(void **state)
 {
 	(void)state;
@@ -497,6 +519,7 @@ int main(void)
 		L(a_source_without_memory_is_told_when_its_ring_is_empty),
 		T(credit_that_comes_with_opened_wakes_the_source),
 		T(each_direction_ends_by_itself),
+		T(a_reservation_that_is_not_committed_is_given_back),
 		T(an_idle_stream_holds_no_replay_memory),
 		T(a_report_is_due_within_25_ms),
 		T(silence_while_a_report_is_due_is_a_stall_after_400_ms),
