@@ -4,6 +4,19 @@
 
 #define UNTIL(cw, condition) assert_true(world_until((cw)->w, condition))
 
+// The site's clock may tick between two askings: blanks the values of its Date headers.
+static void blank_dates(struct probe *p)
+{
+	static const char name[] = "\r\nDate: ";
+	uint8_t *at = p->in, *end = p->in + p->in_len;
+	while (p->in_len &&
+	       (at = memmem(at, (size_t)(end - at), name, sizeof(name) - 1))) {
+		at += sizeof(name) - 1;
+		while (at < end && *at != '\r')
+			*at++ = '-';
+	}
+}
+
 // Both ways of asking: straight at the site (plain), and through the worker's tls port.
 static void same_as_bare(struct cover_world *cw, const void *ask, size_t len,
 			 size_t record, bool fin)
@@ -19,6 +32,8 @@ static void same_as_bare(struct cover_world *cw, const void *ask, size_t len,
 	UNTIL(cw, probe_step(&bare));
 	UNTIL(cw, probe_step(&covered));
 	assert_int_equal(covered.in_len, bare.in_len);
+	blank_dates(&bare);
+	blank_dates(&covered);
 	if (bare.in_len)
 		assert_memory_equal(covered.in, bare.in, bare.in_len);
 	assert_int_equal(covered.end, bare.end);
