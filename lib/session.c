@@ -80,7 +80,7 @@ void sp_session_free(struct sp_session *s, enum sp_reason reason)
 		flow_end(TAILQ_FIRST(&s->lru), reason);
 	sp_idmap_done(&s->streams);
 	sp_idmap_done(&s->flows);
-	free(s->gone);
+	free(s->gone.items);
 	free(s->pass);
 	struct sp_arena *arena = s->opt.arena;
 	sp_arena_session_release(arena, s->index);
@@ -143,24 +143,52 @@ void ctl_sent(struct ctl_state *c, const struct slot *sl, unsigned slot, uint8_t
 	c->record = sl->tx_records;
 }
 
+static int gone_room(struct gone_list *g)
+{
+	if (g->end < g->cap)
+		return 0;
+	if (g->first > g->cap / 2) {
+		memmove(g->items, g->items + g->first,
+			(g->end - g->first) * sizeof(*g->items));
+		g->next -= g->first;
+		g->end -= g->first;
+		g->first = 0;
+		return 0;
+	}
+	uint32_t cap = g->cap ? 2 * g->cap : 8;
+	struct gone *items = realloc(g->items, cap * sizeof(*items));
+	if (!items)
+		return -ENOMEM;
+	g->items = items;
+	g->cap = cap;
+	return 0;
+}
+
+void gone_reported(struct gone_list *g, uint64_t records)
+{
+	while (g->first < g->next && g->items[g->first].record < records)
+		g->first++;
+	if (g->first == g->end) {
+		free(g->items);
+		*g = (struct gone_list){0};
+	}
+}
+
 int session_gone(struct sp_session *s, uint64_t id, bool is_flow, enum sp_reason reason)
 {
+	struct gone_list *g = &s->gone;
+	uint32_t n = g->end - g->first;
+	const struct gone *last = n ? &g->items[g->end - 1] : NULL;
+	if (last && last->id == id && last->is_flow == is_flow)
+		return 0;
 	// Datagrams say again what flow they are for, so an answer may be left out.
-	if (is_flow && s->n_gone >= GONE_MAX / 2)
+	if (is_flow && n >= GONE_MAX / 2)
 		return 0;
-	if (s->n_gone >= GONE_MAX)
+	if (n >= GONE_MAX)
 		return SP_E_PROTOCOL;
-	if (s->n_gone && s->gone[s->n_gone - 1].id == id &&
-	    s->gone[s->n_gone - 1].is_flow == is_flow)
-		return 0;
-	if ((s->n_gone & (s->n_gone - 1)) == 0) { // full at each power of two
-		struct gone *g =
-			realloc(s->gone, (s->n_gone ? 2 * s->n_gone : 1) * sizeof(*g));
-		if (!g)
-			return -ENOMEM;
-		s->gone = g;
-	}
-	s->gone[s->n_gone++] = (struct gone){id, sp_reason_to_wire(reason), is_flow};
+	if (gone_room(g))
+		return -ENOMEM;
+	g->items[g->end++] = (struct gone){id, 0, sp_reason_to_wire(reason), is_flow};
 	session_wake(s);
 	return 0;
 }

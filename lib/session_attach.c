@@ -31,6 +31,7 @@ static void positions_lost(struct sp_session *s)
 	struct sp_flow *fl;
 	TAILQ_INIT(&s->resume);
 	TAILQ_INIT(&s->ctl);
+	s->gone.next = s->gone.first;
 	TAILQ_FOREACH(st, &s->all, all)
 	{
 		st->in_resume = stream_listable(st);

@@ -42,6 +42,8 @@ static int seen(struct in *in, const struct sp_frame *f)
 	sl->waiting_since_us = sl->tx_wanting > sl->tx_reported ? s->now_us : 0;
 	if (sl->probe_us && sl->tx_reported > sl->probe_record)
 		rtt_sample(sl, s->now_us - sl->probe_us, f->delay_us);
+	if (sl == primary_slot(s))
+		gone_reported(&s->gone, sl->tx_reported);
 	output_confirm(s);
 	return 0;
 }

@@ -173,10 +173,17 @@ struct slot {
 	uint64_t ping_at_us;
 };
 
-struct gone { // a RESET or FLOW_CLOSE for something that is not there
+// RESETs and FLOW_CLOSEs for what is not there, kept until they are reported: [first,
+// next) were sent on the primary carrier, [next, end) wait.
+struct gone {
 	uint64_t id;
+	uint64_t record; // that carried it
 	uint16_t reason;
 	bool is_flow;
+};
+struct gone_list {
+	struct gone *items;
+	uint32_t cap, first, next, end;
 };
 
 struct sp_session {
@@ -198,8 +205,7 @@ struct sp_session {
 	struct sp_stream *reserving; // has chunks for a read under way
 	int64_t balance;             // > 0: datagrams are owed bytes against streams
 	uint64_t dirty_at_us;        // when what was taken must be told
-	struct gone *gone;
-	uint32_t n_gone;
+	struct gone_list gone;
 	uint64_t next_stream, next_flow;           // client
 	uint64_t peer_max_streams, peer_max_flows; // client: what ATTACHED said
 	uint8_t *pass;
@@ -242,6 +248,7 @@ static inline void session_refresh(struct sp_session *s)
 void session_wake(struct sp_session *s); // the primary carrier
 void slot_wake(struct slot *sl);
 int session_gone(struct sp_session *s, uint64_t id, bool is_flow, enum sp_reason reason);
+void gone_reported(struct gone_list *g, uint64_t records); // forgets those before
 void ctl_want(struct sp_session *s, struct ctl_state *c, uint8_t want);
 void ctl_drop(struct sp_session *s, struct ctl_state *c);
 bool ctl_reported(const struct sp_session *s, const struct ctl_state *c);

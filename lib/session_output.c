@@ -117,8 +117,9 @@ static void put_control(struct out *o)
 static void put_gone(struct out *o)
 {
 	struct sp_session *s = o->s;
-	while (s->n_gone && room(o) >= 16) {
-		struct gone *g = &s->gone[--s->n_gone];
+	while (s->gone.next < s->gone.end && room(o) >= 16) {
+		struct gone *g = &s->gone.items[s->gone.next++];
+		g->record = o->sl->tx_records;
 		if (g->is_flow)
 			sp_frame_put_flow_close(&o->w, g->id, g->reason);
 		else

@@ -25,6 +25,7 @@
 #define PIPE_BYTES   (1 << 18)
 
 static uint64_t rng_state;
+static bool tracing; // SIM_TRACE is set
 
 static uint32_t rnd(uint32_t n)
 {
@@ -606,9 +607,9 @@ static int worker_first(struct pair *p, struct carrier *c, const uint8_t *rec, s
 static void print_record(const uint8_t *rec, size_t len)
 {
 	struct sp_reader r;
-	struct sp_frame f;
 	sp_reader_init(&r, rec, len);
-	while (sp_reader_left(&r) && !sp_frame_get(&r, &f))
+	for (struct sp_frame f = {0}; sp_reader_left(&r) && !sp_frame_get(&r, &f);
+	     f = (struct sp_frame){0})
 		print_message("frame %02x id %d offset %d len %d taken %d credit %d\n",
 			      (unsigned)f.type, (int)f.id, (int)f.offset, (int)f.len,
 			      (int)f.taken, (int)f.credit);
@@ -617,6 +618,11 @@ static void print_record(const uint8_t *rec, size_t len)
 static void deliver_record(struct pair *p, struct carrier *c, int to, const uint8_t *rec,
 			   size_t len)
 {
+	if (tracing) {
+		print_message("%d us: record to side %d on slot %u of carrier %d\n",
+			      (int)p->m->now, to, c->slot, (int)(c - p->c));
+		print_record(rec, len);
+	}
 	enum sp_reason why = SP_REASON_NONE;
 	bool rekey;
 	int err;

@@ -356,6 +356,38 @@ static void datagrams_of_flows_that_are_gone_do_not_end_the_carrier(void **state
 		assert_int_equal(give(1, frames, sizeof(frames)), 0);
 }
 
+static void the_answer_about_an_id_that_is_gone_survives_its_carrier(void **state)
+{
+	(void)state;
+	static const uint8_t opened[] = {SP_FRAME_OPENED, 1, 0, 1, 127, 0, 0, 1, 0, 80};
+	static uint8_t rec[SP_RECORD_PLAIN_MAX];
+	int resets = 0;
+	attach(0);
+	sp_stream_reset(open_stream(), SP_REASON_APP_RESET);
+	elapse(100 * MS, 0);
+	assert_int_equal(give(0, opened, sizeof(opened)), 0);
+	assert_true(sp_session_output(w.s[0], 0, SP_RECORD_PLAIN_MAX, &g, w.now) >
+		    0); // lost
+	sp_session_attach_client(w.s[0], 1, &slot_ops, &side_of[0], w.now);
+	while (sp_session_output(w.s[0], 1, SP_RECORD_PLAIN_MAX, &g, w.now) > 0) {
+		struct sp_frame f;
+		struct sp_reader r;
+		sp_reader_init(&r, rec, flatten(rec));
+		while (sp_reader_left(&r)) {
+			assert_int_equal(sp_frame_get(&r, &f), 0);
+			resets += f.type == SP_FRAME_RESET && f.id == 1 &&
+				  f.reason == SP_REASON_GONE;
+		}
+	}
+	assert_int_equal(resets, 1);
+	attach(1); // it goes once, if it is reported
+	elapse(100 * MS, 1);
+	sp_session_attach_client(w.s[0], 1, &slot_ops, &side_of[0], w.now);
+	uint8_t hello[64];
+	assert_true(sp_session_hello(w.s[0], 1, hello, sizeof(hello), w.now) > 0);
+	assert_int_equal(sp_session_output(w.s[0], 1, SP_RECORD_PLAIN_MAX, &g, w.now), 4);
+}
+
 static void what_only_the_other_role_may_say_is_a_protocol_error(void **state)
 {
 	(void)state;
@@ -415,6 +447,7 @@ int main(void)
 		T(streams_nobody_heard_of_leave_nothing_behind),
 		T(a_worker_that_speaks_of_a_stream_before_its_open_errs),
 		T(datagrams_of_flows_that_are_gone_do_not_end_the_carrier),
+		T(the_answer_about_an_id_that_is_gone_survives_its_carrier),
 		T(what_only_the_other_role_may_say_is_a_protocol_error),
 		T(a_frame_behind_rekey_is_a_protocol_error),
 	};

@@ -6,7 +6,7 @@
 // may hear what the protocol forbids, and everything must end once the trouble does.
 //
 // SIM_SEEDS=n runs n schedules (default below), SIM_SEED=x only that one; SIM_FROM=x
-// begins at x.
+// begins at x; SIM_TRACE=1 prints every frame that arrives.
 #include "tests/unit/sim.h"
 
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
@@ -384,6 +384,7 @@ static void bytes_arrive_once_and_in_order_whatever_happens_to_carriers(void **s
 {
 	(void)state;
 	current_seed = number("SIM_SEED", 0);
+	tracing = getenv("SIM_TRACE");
 	if (current_seed) {
 		run(current_seed);
 		return;
