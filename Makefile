@@ -16,7 +16,7 @@ VERSION    := 0.1.0
 FUZZ_TIME  ?= 60
 
 PKGS := libevent_core libevent_extra libevent libsodium libssl libcrypto libcares \
-        yaml-0.1 jansson libsystemd
+        yaml-0.1 jansson libsystemd libprotobuf-c libzmq hiredis libcurl libevent_openssl
 
 # Asked once, at the first compilation and not before: in a fresh clone the packages come
 # with `make check` or deploy/install-deps.
@@ -35,16 +35,18 @@ XCPPFLAGS = -D_GNU_SOURCE -DSP_VERSION='"$(VERSION)"' -I. -I$(BUILD) $(PKG_CFLAG
 XCFLAGS   = -std=c11 $(WARN) $(HARDEN) -MMD -MP \
             $(if $(SAN),-fsanitize=$(SAN) -fno-omit-frame-pointer \
               -fno-sanitize-recover=all -Wno-array-bounds) # gcc warns of its own checks
-XLDFLAGS  = -pie -Wl,-z,relro,-z,now $(if $(SAN),-fsanitize=$(SAN)) $(LDFLAGS)
+XLDFLAGS  = -pie -Wl,--as-needed,-z,relro,-z,now $(if $(SAN),-fsanitize=$(SAN)) $(LDFLAGS)
 XLDLIBS   = $(PKG_LIBS) -lm $(LDLIBS)
 say       = $(if $(V),,@printf '  %-4s %s\n' $(1) $(2);) # V=1 shows whole commands
 link      = $(call say,LD,$@)$(CC) $(XLDFLAGS) -o $@ $(filter %.o %.a,$^) $(XLDLIBS)
 
 # folder -> program
-PROGS          := worker client ctl
-NAME_worker    := sallyport-worker
-NAME_client    := sallyport
-NAME_ctl       := sallyportctl
+PROGS            := worker client ctl controller healthcheck
+NAME_worker      := sallyport-worker
+NAME_client      := sallyport
+NAME_ctl         := sallyportctl
+NAME_controller  := sallyport-controller
+NAME_healthcheck := sallyport-healthcheck
 
 # Every .c of a folder is picked up, so adding a file needs no edit here.
 objs    = $(patsubst %.c,$(BUILD)/%.o,$(sort $(wildcard $(1)/*.c)))
@@ -63,7 +65,18 @@ help: ## list the targets
 	@sed -nE 's/^([a-z][a-z-]*):[^#]*## (.*)/  make \1\t\2/p' Makefile | expand -t 24
 	@echo "Variables: SAN=address,undefined|thread FUZZ_TIME=60 FUZZ_ONLY=NAME V=1 PREFIX= DESTDIR="
 
-$(LIB): $(call objs,lib)
+# proto/NAME.proto becomes $(BUILD)/proto/NAME.pb-c.[ch]; generated before anything is
+# compiled that could include it.
+PROTOS  := $(sort $(wildcard proto/*.proto))
+PROTO_C := $(PROTOS:%.proto=$(BUILD)/%.pb-c.c)
+PROTO_O := $(PROTO_C:.c=.o)
+$(BUILD)/proto/%.pb-c.c: proto/%.proto
+	@mkdir -p $(@D)
+	$(call say,GEN,$@)protoc-c --proto_path=proto --c_out=$(@D) $<
+$(PROTO_O): $(BUILD)/proto/%.o: $(BUILD)/proto/%.c $(PROTO_C)
+	$(call say,CC,$<)$(CC) $(XCPPFLAGS) $(XCFLAGS) $(CFLAGS) -c -o $@ $<
+
+$(LIB): $(call objs,lib) $(PROTO_O)
 	@rm -f $@; $(AR) rcs $@ $^
 
 # A program is main.o plus one archive of the rest, so that tests can link the rest.
@@ -77,7 +90,7 @@ endef
 $(foreach p,$(PROGS),$(eval $(call program,$(p))))
 ARCHIVES := $(patsubst %,$(BUILD)/%.a,$(PROGS)) $(LIB)
 
-$(BUILD)/%.o: %.c
+$(BUILD)/%.o: %.c | $(PROTO_C)
 	@mkdir -p $(@D)
 	$(call say,CC,$<)$(CC) $(XCPPFLAGS) $(XCFLAGS) $(CFLAGS) -c -o $@ $<
 
