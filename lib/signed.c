@@ -29,8 +29,17 @@ const char *sp_signed_kind_word(enum sp_signed_kind kind)
 		return "worker-config";
 	case SP_SIGNED_CLIENT_CONFIG:
 		return "client-config";
+	case SP_SIGNED_REVISION:
+		return "revision";
+	case SP_SIGNED_SNAPSHOT:
+		return "snapshot";
 	}
 	return "unknown";
+}
+
+static size_t body_max(enum sp_signed_kind kind)
+{
+	return kind == SP_SIGNED_SNAPSHOT ? SP_SIGNED_SNAPSHOT_MAX : SP_SIGNED_BODY_MAX;
 }
 
 void sp_signed_key_id(const uint8_t *public_key, uint8_t *ret_id)
@@ -93,7 +102,7 @@ static int sign(enum sp_signed_kind kind, const uint8_t *secret, const void *bod
 	uint8_t *message;
 	size_t len;
 
-	if (body_len > SP_SIGNED_BODY_MAX)
+	if (body_len > body_max(kind))
 		return SP_E_LIMIT;
 	message = make_message(kind, body, body_len, &len);
 	if (!message)
@@ -186,7 +195,8 @@ static bool skip(const char **p, const char *end, const char *text, char separat
 static bool parse_kind(const char **p, const char *end, enum sp_signed_kind *ret)
 {
 	static const enum sp_signed_kind kinds[] = {
-		SP_SIGNED_PASS, SP_SIGNED_WORKER_CONFIG, SP_SIGNED_CLIENT_CONFIG};
+		SP_SIGNED_PASS, SP_SIGNED_WORKER_CONFIG, SP_SIGNED_CLIENT_CONFIG,
+		SP_SIGNED_REVISION, SP_SIGNED_SNAPSHOT};
 
 	for (unsigned i = 0; i < sizeof(kinds) / sizeof(kinds[0]); i++) {
 		if (skip(p, end, sp_signed_kind_word(kinds[i]), ' ')) {
@@ -245,7 +255,7 @@ static int parse_text(const uint8_t *buf, size_t len, struct sp_signed_view *ret
 		return SP_E_MALFORMED;
 	ret->body = (const uint8_t *)end;
 	ret->body_len = len - (size_t)(ret->body - buf);
-	return ret->body_len > SP_SIGNED_BODY_MAX ? SP_E_MALFORMED : 0;
+	return ret->body_len > body_max(ret->kind) ? SP_E_MALFORMED : 0;
 }
 
 static int verify(const struct sp_signed_keys *keys, enum sp_signed_kind kind,

@@ -11,8 +11,9 @@
 #include "lib/err.h"
 
 #define SP_SIGNED_BODY_MAX     (1u << 20)
-#define SP_SIGNED_OVERHEAD     81  // what the binary form adds to the body
-#define SP_SIGNED_LINE_MAX     160 // most that the text form adds to the body
+#define SP_SIGNED_SNAPSHOT_MAX (16u << 20) // of that kind: the whole of a large fleet
+#define SP_SIGNED_OVERHEAD     81          // what the binary form adds to the body
+#define SP_SIGNED_LINE_MAX     160         // most that the text form adds to the body
 #define SP_SIGNED_PUBLIC_BYTES 32
 #define SP_SIGNED_SECRET_BYTES 64 // libsodium's form: seed, then public key
 #define SP_SIGNED_KEY_ID_BYTES 8
@@ -22,8 +23,11 @@ enum sp_signed_kind {
 	SP_SIGNED_PASS = 1,
 	SP_SIGNED_WORKER_CONFIG = 2,
 	SP_SIGNED_CLIENT_CONFIG = 3,
+	SP_SIGNED_REVISION = 4, // text form only, as the next
+	SP_SIGNED_SNAPSHOT = 5,
 };
-// "pass", "worker-config", "client-config", as in the text form; "unknown".
+// "pass", "worker-config", "client-config", "revision", "snapshot", as in the text form;
+// "unknown".
 const char *sp_signed_kind_word(enum sp_signed_kind kind);
 
 // The public keys that are trusted; embed, zero to begin with.
