@@ -164,6 +164,13 @@ def parse_metrics(text):
     return values
 
 
+def lint_metrics(text):
+    """Holds the text against the rules of Prometheus itself: what promtool says of it."""
+    done = subprocess.run(["promtool", "check", "metrics"], input=text, text=True,
+                          capture_output=True, timeout=20)
+    assert done.returncode == 0 and not done.stderr, done.stderr + done.stdout
+
+
 class Ctl:
     """sallyportctl, run to its end."""
 

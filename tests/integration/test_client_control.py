@@ -7,7 +7,7 @@ import subprocess
 import time
 
 import pytest
-from harness import BUILD, ROOT, SLOW, SocksError, curl, free_port, parse_metrics, recv_exact, socks_connect
+from harness import BUILD, ROOT, SLOW, SocksError, curl, free_port, lint_metrics, parse_metrics, recv_exact, socks_connect
 from servers import TcpServer, tcp_echo, wait_until
 from signed import SigningKey, pass_body
 
@@ -123,7 +123,9 @@ def test_metrics_count_and_readiness_follows_the_exit(lab, origin):
 
     pair = lab.pair()
     assert curl(pair.socks, f"http://127.0.0.1:{origin.port}/bytes/100000")[0] == 0
-    values = parse_metrics(http_get(pair.client.admin, "/metrics")[1])
+    text = http_get(pair.client.admin, "/metrics")[1]
+    lint_metrics(text)
+    values = parse_metrics(text)
     assert values['sallyport_client_exit_stream_bytes_down_total{exit="worker"}'] > 100_000
     assert values["sallyport_client_connections_opened_total"] == 1
     pair.worker.kill()

@@ -7,7 +7,7 @@ import subprocess
 import time
 
 import pytest
-from harness import BUILD, ROOT, SLOW, curl, curl_sha256, http_get, parse_metrics, socks_connect
+from harness import BUILD, ROOT, SLOW, curl, curl_sha256, http_get, lint_metrics, parse_metrics, socks_connect
 from servers import TcpServer, body_sha256, tcp_echo, wait_until
 from signed import SigningKey
 
@@ -236,6 +236,7 @@ def test_metrics_are_well_formed_and_count_exactly(pair, origin, servers):
     assert any(k.startswith("sallyport_worker_build_info{") for k in after)
     status, text = http_get(w.admin, "/metrics")
     assert status == 200
+    lint_metrics(text)
     families = re.findall(r"^# TYPE (\S+) (\w+)$", text, re.M)
     assert len(families) == len(set(families)) and len(families) > 30
     assert "alice" not in text, "a user's name in the metrics"
