@@ -158,48 +158,24 @@ static void get_pass_keys(struct fleet_cursor *c, const json_t *o,
 	}
 }
 
-static int compare_serial(const void *a, const void *b)
+// An address, since nobody should have to resolve a name to meet a stranger.
+static void get_cover(struct fleet_cursor *c, const json_t *o, struct sp_target *ret)
 {
-	return memcmp(a, b, SP_PASS_SERIAL_BYTES);
-}
-
-static void get_revoked(struct fleet_cursor *c, const json_t *o,
-			struct sp_fleet_worker *f)
-{
-	json_t *v,
-		*list = fleet_get_list(c, o, "revoked", 0, SP_FLEET_REVOKED_MAX, false);
-	size_t i, n = 0;
-	if (!list ||
-	    !(f->revoked = fleet_alloc(c, json_array_size(list), sizeof(*f->revoked))))
+	const char *s = fleet_get_text(c, o, "cover", SP_TARGET_TEXT_MAX, false);
+	if (!*s)
 		return;
-	json_array_foreach(list, i, v)
-	{
-		if (json_is_string(v) &&
-		    !sp_hex_decode(json_string_value(v), json_string_length(v),
-				   f->revoked[f->n_revoked], SP_PASS_SERIAL_BYTES)) {
-			f->n_revoked++;
-			continue;
-		}
-		size_t mark = fleet_enter_index(c, "revoked", i);
-		fleet_fail(c, SP_E_CONFIG, NULL,
-			   "want the serial of a pass, %d hexadecimal digits",
-			   2 * SP_PASS_SERIAL_BYTES);
-		fleet_leave(c, mark);
-		return;
-	}
-	qsort(f->revoked, f->n_revoked, sizeof(*f->revoked), compare_serial);
-	for (i = 0; i < f->n_revoked; i++)
-		if (!n || compare_serial(f->revoked[n - 1], f->revoked[i]))
-			memmove(f->revoked[n++], f->revoked[i], sizeof(*f->revoked));
-	f->n_revoked = n;
+	if (sp_target_parse(s, ret) || ret->kind == SP_TARGET_NAME || !ret->port)
+		fleet_fail(c, SP_E_CONFIG, "cover",
+			   "found \"%s\"; want ADDRESS:PORT or [IPV6]:PORT", s);
 }
 
 int sp_fleet_worker_parse(const void *json, size_t len, struct sp_fleet_worker **ret,
 			  char *why, size_t cap)
 {
 	static const char *const keys[] = {
-		"format", "revision",    "issued",    "expires", "group",
-		"tiers",  "exit_policy", "pass_keys", "revoked", NULL};
+		"format",          "revision",      "issued",    "expires", "group",
+		"tiers",           "exit_policy",   "pass_keys", "cover",   "revoked",
+		"revoked_devices", "revoked_users", NULL};
 	struct fleet_cursor c = {.why = why, .cap = cap};
 	struct sp_fleet_worker *f = fleet_alloc(&c, 1, sizeof(*f));
 	json_t *o = f ? fleet_load(&c, json, len, keys) : NULL;
@@ -209,7 +185,8 @@ int sp_fleet_worker_parse(const void *json, size_t len, struct sp_fleet_worker *
 		get_tiers(&c, o, f);
 		get_rules(&c, o, f);
 		get_pass_keys(&c, o, f);
-		get_revoked(&c, o, f);
+		get_cover(&c, o, &f->cover);
+		fleet_get_revoked(&c, o, f);
 	}
 	json_decref(o);
 	if (c.err) {
@@ -229,6 +206,8 @@ void sp_fleet_worker_free(struct sp_fleet_worker *f)
 	free(f->rules);
 	free(f->tiers);
 	free(f->revoked);
+	free(f->revoked_devices);
+	free(f->revoked_users);
 	free(f);
 }
 
@@ -239,12 +218,6 @@ const struct sp_fleet_tier *sp_fleet_find_tier(const struct sp_fleet_worker *f,
 		if (strcmp(f->tiers[i].name, name) == 0)
 			return &f->tiers[i];
 	return NULL;
-}
-
-bool sp_fleet_is_revoked(const struct sp_fleet_worker *f, const uint8_t *serial)
-{
-	return f->n_revoked && bsearch(serial, f->revoked, f->n_revoked,
-				       sizeof(*f->revoked), compare_serial);
 }
 
 bool sp_fleet_admits(const struct sp_fleet_worker *f, const struct sp_pass *pass)

@@ -15,7 +15,7 @@
 #define SP_FLEET_TIERS_MAX    64
 #define SP_FLEET_RULES_MAX    1024
 #define SP_FLEET_RULE_MAX     100   // bytes of one rule
-#define SP_FLEET_REVOKED_MAX  16384 // as many fit the body of a signed blob
+#define SP_FLEET_REVOKED_MAX  16384 // of each kind; of serials, what fits a signed blob
 #define SP_FLEET_EXITS_MAX    256
 #define SP_FLEET_CARRIERS_MAX 8
 #define SP_FLEET_PATH_MAX     1024 // bytes of a file name
@@ -46,6 +46,11 @@ struct sp_fleet_tier { // 0: no limit but the worker's own
 	char groups[SP_PASS_GROUPS_MAX][SP_FLEET_NAME_MAX + 1];
 };
 
+struct sp_fleet_revoked_user {
+	char name[SP_PASS_USER_MAX + 1]; // printable ASCII
+	uint64_t before_s;               // passes with an earlier not_before are void
+};
+
 struct sp_fleet_worker {
 	struct sp_fleet_revision revision;
 	uint64_t issued_s, expires_s;      // Unix; expires 0: never
@@ -54,9 +59,23 @@ struct sp_fleet_worker {
 	size_t n_tiers;
 	char **rules; // exit policy in order, texts such as "deny 10.0.0.0/8"; valid
 	size_t n_rules;
-	struct sp_signed_keys pass_keys;          // may sign passes
-	uint8_t (*revoked)[SP_PASS_SERIAL_BYTES]; // serials, sorted, none twice
+	struct sp_signed_keys pass_keys; // may sign passes
+	struct sp_target cover; // address of the web site for strangers; kind 0: local
+	// What holds no more; each list sorted, none twice.
+	uint8_t (*revoked)[SP_PASS_SERIAL_BYTES]; // passes
 	size_t n_revoked;
+	uint8_t (*revoked_devices)[SP_PASS_DEVICE_BYTES];
+	size_t n_revoked_devices;
+	struct sp_fleet_revoked_user *revoked_users;
+	size_t n_revoked_users;
+};
+
+// What revocations look at.
+struct sp_fleet_holder {
+	const uint8_t *serial; // SP_PASS_SERIAL_BYTES
+	const uint8_t *device; // SP_PASS_DEVICE_BYTES
+	const char *user;
+	uint64_t not_before_s; // of the pass
 };
 
 // 0 and *ret; SP_E_CONFIG, SP_E_LIMIT, SP_E_VERSION, -ENOMEM with a text in `why`
@@ -69,7 +88,9 @@ void sp_fleet_worker_free(struct sp_fleet_worker *f); // NULL is fine
 char *sp_fleet_worker_print(const struct sp_fleet_worker *f) SP_MUST_CHECK;
 const struct sp_fleet_tier *sp_fleet_find_tier(const struct sp_fleet_worker *f,
 					       const char *name); // NULL: no such
-bool sp_fleet_is_revoked(const struct sp_fleet_worker *f, const uint8_t *serial);
+// True if the pass, its device, or its user at the time of the pass was revoked.
+bool sp_fleet_is_revoked(const struct sp_fleet_worker *f,
+			 const struct sp_fleet_holder *who);
 // The worker has no group, or it is among the pass's groups and among those of the
 // pass's tier, as far as either names any.
 bool sp_fleet_admits(const struct sp_fleet_worker *f, const struct sp_pass *pass);

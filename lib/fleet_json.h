@@ -51,6 +51,10 @@ json_t *fleet_get_object(struct fleet_cursor *c, const json_t *o, const char *ke
 json_t *fleet_get_list(struct fleet_cursor *c, const json_t *o, const char *key,
 		       size_t min, size_t max, bool required);
 
+// fleet_revoked.c: the three lists of what holds no more, to `f`.
+void fleet_get_revoked(struct fleet_cursor *c, const json_t *o,
+		       struct sp_fleet_worker *f);
+
 // Printable ASCII only.
 bool fleet_is_plain(const char *s);
 // "a text", "an integer" ...

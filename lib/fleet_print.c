@@ -71,13 +71,40 @@ static json_t *tier(bool *ok, const struct sp_fleet_tier *t)
 	return o;
 }
 
+static json_t *hex_list(bool *ok, const void *bytes, size_t n, size_t size)
+{
+	char text[2 * SP_PASS_DEVICE_BYTES + 1];
+	json_t *list = json_array();
+	for (size_t i = 0; i < n; i++)
+		append(ok, list,
+		       json_string(sp_hex_encode((const uint8_t *)bytes + i * size, size,
+						 text, sizeof(text))));
+	return list;
+}
+
+static void put_revoked(bool *ok, json_t *o, const struct sp_fleet_worker *f)
+{
+	json_t *users = f->n_revoked_users ? json_array() : NULL;
+	for (size_t i = 0; i < f->n_revoked_users; i++)
+		append(ok, users,
+		       json_pack("{s:s,s:I}", "name", f->revoked_users[i].name, "before",
+				 (json_int_t)f->revoked_users[i].before_s));
+	put(ok, o, "revoked",
+	    hex_list(ok, f->revoked, f->n_revoked, sizeof(*f->revoked)));
+	if (f->n_revoked_devices)
+		put(ok, o, "revoked_devices",
+		    hex_list(ok, f->revoked_devices, f->n_revoked_devices,
+			     sizeof(*f->revoked_devices)));
+	if (users)
+		put(ok, o, "revoked_users", users);
+}
+
 char *sp_fleet_worker_print(const struct sp_fleet_worker *f)
 {
 	bool ok = true;
 	char text[SP_KEY_TEXT_MAX];
 	json_t *o = head(&ok, &f->revision, f->issued_s, f->expires_s);
-	json_t *tiers = json_object(), *rules = json_array(), *keys = json_array(),
-	       *revoked = json_array();
+	json_t *tiers = json_object(), *rules = json_array(), *keys = json_array();
 
 	put_text(&ok, o, "group", f->group);
 	for (size_t i = 0; i < f->n_tiers; i++)
@@ -91,11 +118,12 @@ char *sp_fleet_worker_print(const struct sp_fleet_worker *f)
 		       json_string(sp_key_format(SP_KEY_SIGNING, false,
 						 f->pass_keys.key[i].public_key, text)));
 	put(&ok, o, "pass_keys", keys);
-	for (size_t i = 0; i < f->n_revoked; i++)
-		append(&ok, revoked,
-		       json_string(sp_hex_encode(f->revoked[i], sizeof(f->revoked[i]),
-						 text, sizeof(text))));
-	put(&ok, o, "revoked", revoked);
+	if (f->cover.kind) {
+		char cover[SP_TARGET_TEXT_MAX];
+		put_text(&ok, o, "cover",
+			 sp_target_format(&f->cover, cover, sizeof(cover)));
+	}
+	put_revoked(&ok, o, f);
 	return finish(ok, o);
 }
 

@@ -42,7 +42,7 @@ static const char *objection(const struct wrk_worker *w, const struct wrk_config
 		       "this worker by it";
 	if (memcmp(id->route_key, w->id.route_key, 32))
 		return "keys.route: another key needs a restart";
-	if (cfg->cover.kind && wrk_worker_cover_options(cfg, w->loop, &cover))
+	if (cfg->cover.kind && wrk_worker_cover_options(cfg, id->fleet, w->loop, &cover))
 		return "cover: must be an address, not a name";
 	return NULL;
 }
@@ -74,7 +74,7 @@ static void take(struct wrk_worker *w, struct wrk_config *cfg, struct wrk_identi
 	wrk_sessions_reload(w->sessions, &limits, id->fleet);
 	wrk_exit_set_limits(w->exit, (uint32_t)cfg->limits.flows,
 			    (uint32_t)cfg->limits.stream_idle_ms);
-	if (w->cover && wrk_worker_cover_options(cfg, w->loop, &cover) == 0)
+	if (w->cover && wrk_worker_cover_options(cfg, id->fleet, w->loop, &cover) == 0)
 		wrk_cover_set(w->cover, &cover);
 	sp_log_setup((enum sp_log_level)cfg->log.level,
 		     (enum sp_log_format)cfg->log.format, 2);

@@ -37,7 +37,7 @@ struct wrk_session {
 	bool streams_gone;         // detached: reset already
 	uint64_t since_us;         // in this place
 	uint32_t pass_streams, pass_flows;
-	uint64_t pass_rate_bps;
+	uint64_t pass_rate_bps, pass_not_before_s;
 	struct wrk_exit_session exit;
 	TAILQ_ENTRY(wrk_session) list;
 	LIST_ENTRY(wrk_session) chain;
@@ -201,7 +201,9 @@ static enum sp_reason judge_pass(const struct wrk_sessions *t, const struct sp_p
 	enum sp_reason r = sp_pass_judge_time(pass, unix_s(t), SP_PASS_SKEW_S);
 	if (r)
 		return r;
-	if (sp_fleet_is_revoked(f, pass->serial))
+	const struct sp_fleet_holder who = {pass->serial, pass->device, pass->user,
+					    pass->not_before_s};
+	if (sp_fleet_is_revoked(f, &who))
 		return SP_REASON_REVOKED;
 	if (!sp_fleet_find_tier(f, pass->tier) || !sp_fleet_admits(f, pass))
 		return SP_REASON_GROUP;
@@ -251,6 +253,7 @@ static int apply_pass(struct wrk_session *s, const struct sp_pass *pass)
 	s->pass_streams = pass->max_streams;
 	s->pass_flows = pass->max_flows;
 	s->pass_rate_bps = pass->rate_bps;
+	s->pass_not_before_s = pass->not_before_s;
 	apply_limits(s);
 	return 0;
 }
@@ -647,6 +650,13 @@ void wrk_sessions_free(struct wrk_sessions *t)
 	free(t);
 }
 
+static bool is_revoked(const struct wrk_session *s)
+{
+	const struct sp_fleet_holder who = {s->rec->pass_serial, s->rec->device_key,
+					    s->rec->user, s->pass_not_before_s};
+	return sp_fleet_is_revoked(s->t->opt.fleet, &who);
+}
+
 void wrk_sessions_reload(struct wrk_sessions *t, const struct wrk_sessions_limits *limits,
 			 const struct sp_fleet_worker *fleet)
 {
@@ -656,7 +666,7 @@ void wrk_sessions_reload(struct wrk_sessions *t, const struct wrk_sessions_limit
 		struct wrk_session *next, *s = TAILQ_FIRST(&t->places[p]);
 		for (; s; s = next) {
 			next = TAILQ_NEXT(s, list);
-			if (sp_fleet_is_revoked(fleet, s->rec->pass_serial))
+			if (is_revoked(s))
 				session_end(s, SP_REASON_REVOKED);
 			else
 				apply_limits(s);

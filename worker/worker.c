@@ -39,15 +39,18 @@ void wrk_worker_session_limits(const struct wrk_config *cfg,
 	};
 }
 
-int wrk_worker_cover_options(const struct wrk_config *cfg, struct sp_loop *loop,
+int wrk_worker_cover_options(const struct wrk_config *cfg,
+			     const struct sp_fleet_worker *fleet, struct sp_loop *loop,
 			     struct wrk_cover_options *ret)
 {
+	const struct sp_target *site =
+		fleet && fleet->cover.kind ? &fleet->cover : &cfg->cover;
 	struct wrk_cover_options o = {
 		.loop = loop,
 		.max_relays = COVER_RELAYS,
 		.idle_ms = COVER_IDLE_MS,
 	};
-	if (sp_target_to_sockaddr(&cfg->cover, &o.site, &o.site_len))
+	if (sp_target_to_sockaddr(site, &o.site, &o.site_len))
 		return SP_E_CONFIG;
 	*ret = o;
 	return 0;
@@ -387,7 +390,7 @@ static int make_links(struct wrk_worker *w)
 	};
 	struct wrk_cover_options c;
 	if (w->cfg->cover.kind) {
-		if (wrk_worker_cover_options(w->cfg, w->loop, &c)) {
+		if (wrk_worker_cover_options(w->cfg, w->id.fleet, w->loop, &c)) {
 			sp_error("worker", "cover must be an address, not a name", "");
 			return SP_E_CONFIG;
 		}

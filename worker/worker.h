@@ -81,8 +81,10 @@ bool wrk_worker_ready(struct wrk_worker *w, char *why, size_t cap);
 // What the config says, in the form of the session table.
 void wrk_worker_session_limits(const struct wrk_config *cfg,
 			       struct wrk_sessions_limits *ret);
-// The site's address from the config. 0; SP_E_CONFIG: a name.
-int wrk_worker_cover_options(const struct wrk_config *cfg, struct sp_loop *loop,
+// The site's address from the signed config (NULL: none yet), else from the local one. 0;
+// SP_E_CONFIG: a name.
+int wrk_worker_cover_options(const struct wrk_config *cfg,
+			     const struct sp_fleet_worker *fleet, struct sp_loop *loop,
 			     struct wrk_cover_options *ret) SP_MUST_CHECK;
 // Who may sign passes: the signed config's word, else who signs configs.
 const struct sp_signed_keys *wrk_worker_pass_keys(const struct wrk_identity *id);

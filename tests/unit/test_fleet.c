@@ -53,6 +53,8 @@ static char *fill(const char *template, const char *from, const char *to)
 	return text;
 }
 
+#define DEVICE "0909090909090909090909090909090909090909090909090909090909090909"
+
 static const char worker_config[] =
 	"{\"format\": 1, \"revision\": {\"epoch\": 2, \"sequence\": 7}, \"issued\": 100,"
 	" \"expires\": 200, \"group\": \"eu\","
@@ -60,8 +62,22 @@ static const char worker_config[] =
 	"5000000}},"
 	" \"exit_policy\": [\"allow 127.0.0.0/8\", \"deny *:25\"],"
 	" \"pass_keys\": [\"SIGN\"],"
+	" \"cover\": \"127.0.0.1:8080\","
 	" \"revoked\": [\"ffffffffffffffffffffffffffffffff\","
-	" \"00000000000000000000000000000001\"]}";
+	" \"00000000000000000000000000000001\"],"
+	" \"revoked_devices\": [\"" DEVICE "\"],"
+	" \"revoked_users\": [{\"name\": \"bob\", \"before\": 50},"
+	" {\"name\": \"alice\", \"before\": 60}, {\"name\": \"bob\", \"before\": "
+	"70}]}";
+
+static bool is_revoked(const struct sp_fleet_worker *f, uint8_t serial, uint8_t device,
+		       const char *user, uint64_t not_before_s)
+{
+	uint8_t s[16] = {[15] = serial}, d[32];
+	memset(d, device, sizeof(d));
+	const struct sp_fleet_holder who = {s, d, user, not_before_s};
+	return sp_fleet_is_revoked(f, &who);
+}
 
 static const char client_config[] =
 	"{\"format\": 1, \"revision\": {\"epoch\": 1, \"sequence\": 3}, \"exits\": ["
@@ -97,7 +113,6 @@ static void a_worker_config_is_read_whole(void **state)
 	(void)state;
 	struct sp_fleet_worker *f;
 	const char *json = fill(worker_config, NULL, NULL);
-	uint8_t serial[16] = {[15] = 1};
 	assert_int_equal(sp_fleet_worker_parse(json, strlen(json), &f, why, sizeof(why)),
 			 0);
 	assert_int_equal(f->revision.epoch, 2);
@@ -109,9 +124,37 @@ static void a_worker_config_is_read_whole(void **state)
 	assert_int_equal(sp_fleet_find_tier(f, "paid")->rate_bps, 5000000);
 	assert_null(sp_fleet_find_tier(f, "other"));
 	assert_int_equal(f->pass_keys.n, 1);
-	assert_true(sp_fleet_is_revoked(f, serial));
-	serial[15] = 2;
-	assert_false(sp_fleet_is_revoked(f, serial));
+	assert_int_equal(f->cover.port, 8080);
+	assert_true(is_revoked(f, 1, 0, "eve", 0));
+	assert_false(is_revoked(f, 2, 0, "eve", 0));
+	sp_fleet_worker_free(f);
+}
+
+static void a_revoked_device_has_no_pass_that_holds(void **state)
+{
+	(void)state;
+	struct sp_fleet_worker *f;
+	const char *json = fill(worker_config, NULL, NULL);
+	assert_int_equal(sp_fleet_worker_parse(json, strlen(json), &f, why, sizeof(why)),
+			 0);
+	assert_true(is_revoked(f, 2, 9, "eve", UINT64_MAX));
+	assert_false(is_revoked(f, 2, 8, "eve", UINT64_MAX));
+	sp_fleet_worker_free(f);
+}
+
+static void a_revoked_user_may_come_back_with_a_later_pass(void **state)
+{
+	(void)state;
+	struct sp_fleet_worker *f;
+	const char *json = fill(worker_config, NULL, NULL);
+	assert_int_equal(sp_fleet_worker_parse(json, strlen(json), &f, why, sizeof(why)),
+			 0);
+	assert_int_equal(f->n_revoked_users, 2);
+	assert_true(is_revoked(f, 2, 0, "alice", 59));
+	assert_false(is_revoked(f, 2, 0, "alice", 60));
+	assert_true(is_revoked(f, 2, 0, "bob", 69)); // named twice: the later time
+	assert_false(is_revoked(f, 2, 0, "bob", 70));
+	assert_false(is_revoked(f, 2, 0, "bo", 0));
 	sp_fleet_worker_free(f);
 }
 
@@ -207,6 +250,15 @@ static void every_error_names_its_place(void **state)
 		{false, "\"SIGN\"", "7", "pass_keys[0]: want the text of a public"},
 		{false, "\"SIGN\"", "", "pass_keys: found 0 entries; want 1 to 8"},
 		{false, "\"ffff", "\"fff", "revoked[0]: want the serial"},
+		{false, "[\"0909", "[\"09",
+		 "revoked_devices[0]: want the public key of a device, 64"},
+		{false, "\"before\": 60", "\"befor\": 60",
+		 "revoked_users[1].befor: unknown key; is it \"before\"?"},
+		{false, "\"name\": \"alice\", ", "",
+		 "revoked_users[1].name: missing; want a text"},
+		{false, "127.0.0.1:8080", "www.example:80",
+		 "cover: found \"www.example:80\"; want ADDRESS:PORT"},
+		{false, "127.0.0.1:8080", "127.0.0.1:0", "cover: found"},
 		{false, "\"issued\"", "\"format\"", "document: line 1, column"},
 		{false, "{\"format", "[{\"format", "document: line 1, column"},
 		{true, "\"tls\"", "\"udp\"", "exits[0].carriers[0].kind: found \"udp\""},
@@ -293,11 +345,10 @@ static void revoked_serials_are_kept_once(void **state)
 	const char *json = fill(worker_config, "\"ffffffffffffffffffffffffffffffff\"",
 				"\"00000000000000000000000000000001\", "
 				"\"000000000000000000000000000000FE\"");
-	uint8_t serial[16] = {[15] = 0xfe};
 	assert_int_equal(sp_fleet_worker_parse(json, strlen(json), &f, why, sizeof(why)),
 			 0);
 	assert_int_equal(f->n_revoked, 2);
-	assert_true(sp_fleet_is_revoked(f, serial));
+	assert_true(is_revoked(f, 0xfe, 0, "eve", 0));
 	sp_fleet_worker_free(f);
 }
 
@@ -383,6 +434,8 @@ int main(void)
 		cmocka_unit_test(two_exits_may_not_share_name_key_or_home),
 		cmocka_unit_test(a_home_id_that_is_not_given_follows_from_the_key),
 		cmocka_unit_test(revoked_serials_are_kept_once),
+		cmocka_unit_test(a_revoked_device_has_no_pass_that_holds),
+		cmocka_unit_test(a_revoked_user_may_come_back_with_a_later_pass),
 		cmocka_unit_test(too_many_entries_are_a_limit),
 		cmocka_unit_test(what_is_printed_parses_and_prints_as_itself),
 		cmocka_unit_test(revisions_are_compared_by_epoch_then_sequence),
