@@ -77,7 +77,7 @@ int sp_frame_get(struct sp_reader *r, struct sp_frame *f)
 		f->epoch = sp_get_u32(r);
 		f->slot = sp_get_u8(r);
 		f->flags = sp_get_u8(r);
-		if (!r->err && (f->slot > 7 || f->flags))
+		if (!r->err && (f->slot > 7 || f->flags > 3 || f->flags == 2))
 			r->err = SP_E_MALFORMED;
 		break;
 	case SP_FRAME_ATTACHED:
@@ -86,7 +86,7 @@ int sp_frame_get(struct sp_reader *r, struct sp_frame *f)
 		f->incarnation = sp_get_u64(r);
 		f->max_streams = sp_get_varint(r);
 		f->max_flows = sp_get_varint(r);
-		if (!r->err && (f->result > 1 || f->incarnation == 0))
+		if (!r->err && (f->result > 2 || f->incarnation == 0))
 			r->err = SP_E_MALFORMED;
 		break;
 	case SP_FRAME_RESUME:
@@ -146,13 +146,13 @@ void sp_frame_put_seen(struct sp_writer *w, uint64_t records, uint64_t delay_us)
 }
 
 void sp_frame_put_attach(struct sp_writer *w, const uint8_t *session, uint32_t epoch,
-			 uint8_t slot)
+			 uint8_t slot, uint8_t flags)
 {
 	sp_put_u8(w, SP_FRAME_ATTACH);
 	sp_put_bytes(w, session, 16);
 	sp_put_u32(w, epoch);
 	sp_put_u8(w, slot);
-	sp_put_u8(w, 0);
+	sp_put_u8(w, flags);
 }
 
 void sp_frame_put_attached(struct sp_writer *w, uint8_t result, uint32_t epoch,

@@ -64,7 +64,7 @@ void sp_frame_get_resume(struct sp_reader *r, struct sp_frame_resume *ret);
 void sp_frame_put_simple(struct sp_writer *w, enum sp_frame_type type); // PING, REKEY
 void sp_frame_put_seen(struct sp_writer *w, uint64_t records, uint64_t delay_us);
 void sp_frame_put_attach(struct sp_writer *w, const uint8_t *session, uint32_t epoch,
-			 uint8_t slot);
+			 uint8_t slot, uint8_t flags);
 void sp_frame_put_attached(struct sp_writer *w, uint8_t result, uint32_t epoch,
 			   uint64_t incarnation, uint64_t max_streams,
 			   uint64_t max_flows);

@@ -192,6 +192,7 @@ void link_bury(struct sp_link *l)
 	free(l->ticket_psk);
 	link_buf_free(&l->rbuf);
 	link_buf_free(&l->wbuf);
+	link_buf_free(&l->held);
 	sp_record_tx_done(&l->tx);
 	sp_record_rx_done(&l->rx);
 	env->n.closed++;
@@ -219,6 +220,7 @@ static void finish(struct sp_link *l)
 		sp_session_clock_touch(env->opt.clock, l->session);
 	}
 	drop_waiting(l);
+	link_buf_free(&l->held);
 	if (l->state == LINK_RUN)
 		env->n.live--;
 	if (l->keyed && !l->failed && !l->peer_closed)

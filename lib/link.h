@@ -80,6 +80,7 @@ struct sp_link_dial {
 	uint32_t timeout_ms;   // from now until `up`
 	struct sp_session *session;
 	unsigned slot;
+	uint8_t attach_flags; // SP_ATTACH_*
 	const struct sp_link_client_ops *ops;
 	void *ctx;
 };
@@ -110,6 +111,9 @@ struct sp_link_worker_ops {
 	// ATTACH arrived. Finds or makes the session; NONE and *ret_session, *ret_fresh;
 	// or the reason of the CLOSE. The link then attaches the session (that may say
 	// STALE_EPOCH: `down` comes with it) and adds tickets made by `make_ticket`.
+	// NONE and *ret_session NULL, for a first contact only: somebody else is asked;
+	// the link reads nothing more until sp_link_attach_again, which asks anew, or
+	// until its time for ATTACH is over.
 	enum sp_reason (*attach)(void *ctx, struct sp_link *l,
 				 const struct sp_hs_accept *who,
 				 const struct sp_attach *at,
@@ -142,6 +146,8 @@ struct sp_link_worker_ops {
 int sp_link_accept(struct sp_link_env *env, struct sp_carrier *c,
 		   const struct sp_link_worker_ops *ops, void *ctx,
 		   struct sp_link **ret) SP_MUST_CHECK;
+// Calls `attach` again, later in this turn of the loop, if the link waits for it.
+void sp_link_attach_again(struct sp_link *l);
 // For the holder of a `silent` handle: makes the link a stranger's (`stranger` is called
 // from the loop) unless it has been judged already.
 void sp_link_estrange(struct sp_link *l);

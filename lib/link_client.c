@@ -72,6 +72,7 @@ int sp_link_dial(struct sp_link_env *env, const struct sp_link_dial *d,
 	l->dial = copy;
 	l->session = d->session;
 	l->slot = (uint8_t)d->slot;
+	l->attach_flags = d->attach_flags;
 	link_start(l);
 	link_enlist(l, &env->dials, l->since_us + (uint64_t)d->timeout_ms * 1000);
 	*ret = l;
@@ -83,6 +84,7 @@ static void attach(struct sp_link *l)
 	l->attached = true;
 	sp_session_attach_client(l->session, l->slot, &link_slot_ops, l,
 				 sp_loop_now_us(l->env->opt.loop));
+	sp_session_attach_flags(l->session, l->slot, l->attach_flags);
 }
 
 void link_client_carrier_up(struct sp_link *l)

@@ -70,7 +70,8 @@ struct sp_link {
 	struct sp_deferred work, reap;
 	uint8_t state; // enum link_state
 	uint8_t slot;
-	uint8_t kind; // enum sp_carrier_kind, as accepted
+	uint8_t kind;         // enum sp_carrier_kind, as accepted
+	uint8_t attach_flags; // client
 	bool has_event;
 	bool can_read, can_write;
 	bool ready;       // in-memory: both, from the next link_work on
@@ -92,6 +93,8 @@ struct sp_link {
 	uint64_t rate_at_us; // start of the period in which rate_bytes were written
 	uint64_t rate_bytes;
 	struct link_buf rbuf, wbuf; // an incomplete record; what the socket did not take
+	struct link_buf held;       // worker: the first record, while `attach` waits
+	bool again;                 // worker: `attach` is to be asked again
 	struct sp_record_tx tx;
 	struct sp_record_rx rx;
 	struct sp_session *session;
@@ -149,6 +152,7 @@ void link_flush_output(struct sp_link *l);
 void link_read(struct sp_link *l);
 int link_set_keys(struct sp_link *l, const struct sp_hs_keys *keys) SP_MUST_CHECK;
 void link_buf_free(struct link_buf *b);
+int link_buf_append(struct link_buf *b, const uint8_t *data, size_t len) SP_MUST_CHECK;
 
 // link_client.c, link_worker.c: what comes after the carrier's handshake, and what to do
 // with bytes before LINK_RUN. They return how many of `len` bytes are used up, or end the
@@ -160,6 +164,7 @@ void link_client_done(struct sp_link *l);
 void link_worker_carrier_up(struct sp_link *l);
 size_t link_worker_flight(struct sp_link *l, const uint8_t *buf, size_t len);
 void link_worker_first_record(struct sp_link *l, const uint8_t *plain, size_t len);
+void link_worker_attach_again(struct sp_link *l); // with what is held
 // Gives the carrier away (tls) or begins to discard (tcp).
 void link_worker_stranger(struct sp_link *l, enum sp_reason why, const uint8_t *buf,
 			  size_t len);

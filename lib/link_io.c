@@ -12,7 +12,7 @@ void link_buf_free(struct link_buf *b)
 	*b = (struct link_buf){0};
 }
 
-static int buf_append(struct link_buf *b, const uint8_t *data, size_t len)
+int link_buf_append(struct link_buf *b, const uint8_t *data, size_t len)
 {
 	size_t have = b->len - b->off;
 
@@ -35,7 +35,7 @@ static int buf_append(struct link_buf *b, const uint8_t *data, size_t len)
 
 int link_queue(struct sp_link *l, const uint8_t *buf, size_t len)
 {
-	int err = buf_append(&l->wbuf, buf, len);
+	int err = link_buf_append(&l->wbuf, buf, len);
 
 	if (err)
 		link_fail(l, err);
@@ -248,7 +248,7 @@ static size_t take_records(struct sp_link *l, uint8_t *buf, size_t len)
 {
 	size_t used = 0;
 
-	while (!l->ended && used < len) {
+	while (!l->ended && !l->held.p && used < len) {
 		uint8_t *plain;
 		size_t plain_len;
 		int size = sp_record_peek(buf + used, len - used);
@@ -315,11 +315,19 @@ void link_read(struct sp_link *l)
 	uint8_t *in = l->env->in;
 	size_t have = l->rbuf.len, total = 0;
 
-	if (!l->can_read)
+	if (l->held.p && l->again)
+		link_worker_attach_again(l);
+	if (l->held.p || l->ended || (!l->can_read && !l->again))
 		return;
 	if (have)
 		memcpy(in, l->rbuf.p, have);
-	while (l->can_read && l->carrier && total < LINK_TURN_BYTES) {
+	if (l->again) { // what came behind the first record
+		l->again = false;
+		size_t used = take_bytes(l, in, have);
+		have -= used;
+		memmove(in, in + used, have);
+	}
+	while (l->can_read && l->carrier && !l->held.p && total < LINK_TURN_BYTES) {
 		ssize_t n = sp_carrier_read(l->carrier, in + have, read_cap(l, have));
 		if (n <= 0) {
 			read_ended(l, n);
@@ -335,7 +343,7 @@ void link_read(struct sp_link *l)
 	}
 	if (!l->carrier)
 		return;
-	if (l->can_read)
+	if (l->can_read && !l->held.p)
 		link_defer(l);
 	if (l->ended)
 		have = 0;
@@ -344,6 +352,6 @@ void link_read(struct sp_link *l)
 		return;
 	}
 	l->rbuf.off = l->rbuf.len = 0;
-	if (buf_append(&l->rbuf, in, have))
+	if (link_buf_append(&l->rbuf, in, have))
 		link_fail(l, -ENOMEM);
 }

@@ -115,7 +115,8 @@ static void add_tickets(struct sp_link *l)
 	}
 }
 
-// Joins the session that ATTACH, at the start of `frames`, names. Its length; 0: ended.
+// Joins the session that ATTACH, at the start of `frames`, names. Its length; 0: ended,
+// or (a first contact) `attach` wants to be asked again.
 static size_t attach(struct sp_link *l, const uint8_t *frames, size_t len)
 {
 	struct sp_session *session = NULL;
@@ -131,6 +132,13 @@ static size_t attach(struct sp_link *l, const uint8_t *frames, size_t len)
 	why = l->worker->attach(l->ctx, l, &l->accept->who, &at, &session, &fresh);
 	if (why != SP_REASON_NONE) {
 		link_end(l, why);
+		return 0;
+	}
+	if (!session) {
+		if (l->accept->who.kind != SP_HS_FIRST_CONTACT)
+			link_end(l, SP_REASON_INTERNAL);
+		else if (!l->held.p && link_buf_append(&l->held, frames, len))
+			link_end(l, SP_REASON_NO_MEMORY);
 		return 0;
 	}
 	l->session = session; // `down`, at the end of this link_work, may ask for it
@@ -161,6 +169,27 @@ void link_worker_first_record(struct sp_link *l, const uint8_t *plain, size_t le
 		link_end(l, SP_REASON_INTERNAL);
 	if (!l->ended)
 		link_established(l);
+}
+
+void link_worker_attach_again(struct sp_link *l)
+{
+	struct link_buf first = l->held;
+
+	l->again = false;
+	link_worker_first_record(l, first.p, first.len);
+	if (!l->attached && !l->ended) // not yet
+		return;
+	l->held = (struct link_buf){0};
+	l->again = true;
+	link_buf_free(&first);
+}
+
+void sp_link_attach_again(struct sp_link *l)
+{
+	if (!l->held.p)
+		return;
+	l->again = true;
+	link_defer(l);
 }
 
 static void resume(struct sp_link *l, const uint8_t *frames, size_t len)

@@ -46,6 +46,8 @@
 	X(56, NO_CONFIG, "no-config", "the worker has no valid config")                  \
 	X(57, QUOTA, "quota", "the user's quota is used up")                             \
 	X(58, GROUP, "group", "the pass does not allow this exit")                       \
+	X(59, NOT_ADOPTED, "not-adopted",                                                \
+	  "the session stays where it was: its home may live")                           \
 	X(64, MAC, "mac", "first flight without a valid mac1")                           \
 	X(65, MALFORMED, "malformed", "first flight that does not parse")                \
 	X(66, VERSION, "version", "no version in common")                                \

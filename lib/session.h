@@ -66,7 +66,8 @@ struct sp_session_ops {
 	// sp_flow_close.
 	void (*flow_closed)(void *ctx, struct sp_flow *fl, enum sp_reason reason);
 
-	// Client: a carrier is in use (fresh: the worker had no session of this id).
+	// Client: a carrier is in use (fresh: at a home that knew no session of this id;
+	// sp_session_is_adopted says whether it has its record).
 	void (*attached)(void *ctx, unsigned slot, bool fresh);
 	// Client: a TICKET frame; `index` counts them on this slot's carrier.
 	void (*ticket)(void *ctx, unsigned slot, unsigned index, uint32_t lifetime_s,
@@ -109,6 +110,8 @@ struct sp_session_options {
 	struct sp_session_limits limits;
 	const struct sp_session_ops *ops; // outlives the session
 	void *ctx;
+	// Worker: made from a record of the directory; ATTACHED says so.
+	bool adopted;
 	// The program's current time (its loop keeps it), read by calls that take no
 	// time.
 	const uint64_t *clock_us;
@@ -133,6 +136,10 @@ void sp_session_set_limits(struct sp_session *s, const struct sp_session_limits 
 // closed.
 void sp_session_attach_client(struct sp_session *s, unsigned slot,
 			      const struct sp_slot_ops *ops, void *link, uint64_t now_us);
+// Client: what ATTACH says besides, of SP_ATTACH_*; call directly after _attach_client.
+#define SP_ATTACH_MOVED  1 // it had another home: the worker asks the directory
+#define SP_ATTACH_PARKED 2 // with MOVED: streams wait there, do not make it anew
+void sp_session_attach_flags(struct sp_session *s, unsigned slot, uint8_t flags);
 // Client, resume with a ticket: the frames for the first flight (ATTACH, then RESUME as
 // far as they fit), to be called once, directly after _attach_client; output goes on from
 // there. Returns their length, at most cap; cap >= 64.
@@ -143,6 +150,7 @@ struct sp_attach { // the ATTACH frame
 	uint8_t session[SP_SESSION_ID_BYTES];
 	uint32_t epoch;
 	uint8_t slot;
+	uint8_t flags; // SP_ATTACH_*
 };
 // Worker: reads the ATTACH frame that begins the plaintext of a carrier's first record or
 // of a resume flight. Returns its length; SP_E_MALFORMED, SP_E_TRUNCATED.
@@ -246,7 +254,18 @@ void sp_flow_set_user(struct sp_flow *fl, void *user);
 void *sp_flow_user(const struct sp_flow *fl);
 struct sp_session *sp_flow_session(const struct sp_flow *fl);
 void *sp_flow_ctx(const struct sp_flow *fl);
+uint64_t sp_flow_id(const struct sp_flow *fl);
 const struct sp_target *sp_flow_target(const struct sp_flow *fl);
+// Worker: makes a flow that an earlier home of the session had; flow_open is called. Does
+// nothing if the flow is there. 0; SP_E_LIMIT: that would be too many; -ENOMEM.
+int sp_session_restore_flow(struct sp_session *s, uint64_t id,
+			    const struct sp_target *target) SP_MUST_CHECK;
+// Calls `each` for every live flow, the one idle longest first. `each` must not use the
+// session.
+void sp_session_each_flow(const struct sp_session *s,
+			  void (*each)(void *ctx, const struct sp_flow *fl), void *ctx);
+// Changes whenever a flow comes or goes.
+uint64_t sp_session_flow_changes(const struct sp_session *s);
 
 // ---- whole session ----
 
@@ -278,5 +297,8 @@ void sp_session_stats(const struct sp_session *s, struct sp_session_stats *ret);
 unsigned sp_session_free_slot(const struct sp_session *s); // SP_SLOTS if none
 int sp_session_active_slot(const struct sp_session *s);    // -1 if none
 uint32_t sp_session_epoch(const struct sp_session *s);
+// Client: whether the carrier in `slot` is at a home that took the session over from
+// another one by its record in the directory.
+bool sp_session_is_adopted(const struct sp_session *s, unsigned slot);
 
 #endif

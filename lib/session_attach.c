@@ -123,6 +123,16 @@ void sp_session_attach_client(struct sp_session *s, unsigned slot,
 	attach(s, slot, s->rec->epoch + 1, ops, link);
 }
 
+void sp_session_attach_flags(struct sp_session *s, unsigned slot, uint8_t flags)
+{
+	s->slots[slot].flags = flags;
+}
+
+bool sp_session_is_adopted(const struct sp_session *s, unsigned slot)
+{
+	return s->slots[slot].adopted;
+}
+
 int sp_attach_parse(const uint8_t *buf, size_t len, struct sp_attach *ret)
 {
 	struct sp_reader r;
@@ -136,6 +146,7 @@ int sp_attach_parse(const uint8_t *buf, size_t len, struct sp_attach *ret)
 	memcpy(ret->session, f.data, sizeof(ret->session));
 	ret->epoch = f.epoch;
 	ret->slot = f.slot;
+	ret->flags = f.flags;
 	return (int)(r.p - buf);
 }
 
@@ -176,10 +187,13 @@ static bool put_greeting(struct sp_session *s, unsigned slot, struct sp_writer *
 {
 	struct slot *sl = &s->slots[slot];
 	if (s->opt.role == SP_ROLE_CLIENT) {
-		sp_frame_put_attach(w, s->opt.id, sl->epoch, (uint8_t)slot);
+		sp_frame_put_attach(w, s->opt.id, sl->epoch, (uint8_t)slot, sl->flags);
 		return !w->err;
 	}
-	sp_frame_put_attached(w, sl->fresh ? 0 : 1, sl->epoch, s->rec->incarnation,
+	uint8_t result = s->opt.adopted ? SP_ATTACHED_ADOPTED
+			 : sl->fresh    ? SP_ATTACHED_FRESH
+					: SP_ATTACHED_RESUMED;
+	sp_frame_put_attached(w, result, sl->epoch, s->rec->incarnation,
 			      s->opt.limits.max_streams, s->opt.limits.max_flows);
 	return !w->err;
 }
@@ -299,6 +313,7 @@ int attach_result(struct sp_session *s, unsigned slot, const struct sp_frame *f,
 	}
 	sl->attached = true;
 	sl->home = f->incarnation;
+	sl->adopted = f->result == SP_ATTACHED_ADOPTED;
 	if (changed) {
 		s->rec->incarnation = f->incarnation;
 		home_changed(s, sl);

@@ -86,6 +86,7 @@ static void flow_unlink(struct sp_flow *fl)
 	TAILQ_REMOVE(&s->lru, fl, lru);
 	sp_idmap_remove(&s->flows, fl->id);
 	s->n_flows--;
+	s->flow_changes++;
 	fl->ended = true;
 }
 
@@ -130,6 +131,7 @@ static struct sp_flow *flow_new(struct sp_session *s, uint64_t id,
 	STAILQ_INIT(&fl->packets);
 	TAILQ_INSERT_TAIL(&s->lru, fl, lru);
 	s->n_flows++;
+	s->flow_changes++;
 	return fl;
 }
 
@@ -162,6 +164,21 @@ static int flow_open_frame(struct sp_session *s, const struct sp_frame *f)
 	struct sp_flow *fl = flow_new(s, f->id, &f->target);
 	if (!fl)
 		return session_gone(s, f->id, true, SP_REASON_NO_MEMORY);
+	s->opt.ops->flow_open(s->opt.ctx, fl, &fl->target);
+	return 0;
+}
+
+int sp_session_restore_flow(struct sp_session *s, uint64_t id,
+			    const struct sp_target *target)
+{
+	if (sp_idmap_get(&s->flows, id))
+		return 0;
+	if (s->n_flows >= max_flows(s))
+		return SP_E_LIMIT;
+	session_refresh(s);
+	struct sp_flow *fl = flow_new(s, id, target);
+	if (!fl)
+		return -ENOMEM;
 	s->opt.ops->flow_open(s->opt.ctx, fl, &fl->target);
 	return 0;
 }
@@ -320,6 +337,24 @@ struct sp_session *sp_flow_session(const struct sp_flow *fl)
 void *sp_flow_ctx(const struct sp_flow *fl)
 {
 	return fl->s->opt.ctx;
+}
+
+uint64_t sp_flow_id(const struct sp_flow *fl)
+{
+	return fl->id;
+}
+
+void sp_session_each_flow(const struct sp_session *s,
+			  void (*each)(void *ctx, const struct sp_flow *fl), void *ctx)
+{
+	const struct sp_flow *fl;
+	TAILQ_FOREACH(fl, &s->lru, lru)
+	each(ctx, fl);
+}
+
+uint64_t sp_session_flow_changes(const struct sp_session *s)
+{
+	return s->flow_changes;
 }
 
 const struct sp_target *sp_flow_target(const struct sp_flow *fl)

@@ -60,6 +60,11 @@ struct rx_queue {
 	uint32_t bytes;
 };
 
+// What ATTACHED says.
+#define SP_ATTACHED_FRESH   0
+#define SP_ATTACHED_RESUMED 1
+#define SP_ATTACHED_ADOPTED 2
+
 enum sched_place { SCHED_NONE, SCHED_NEW, SCHED_OLD };
 
 struct sp_stream {
@@ -145,7 +150,9 @@ struct slot {
 	void *link;
 	uint32_t epoch;
 	uint64_t home;    // client: incarnation that ATTACHED named
+	uint8_t flags;    // client: of ATTACH
 	bool fresh;       // worker: what ATTACHED says
+	bool adopted;     // client: what ATTACHED said
 	bool peer_agreed; // the peer's last RESUME came
 	bool attached;    // client: ATTACHED came
 	bool woken;
@@ -199,6 +206,7 @@ struct sp_session {
 	struct ctl_list ctl;
 	struct flow_list lru, flows_active, flows_dns, fat[FAT_BUCKETS];
 	uint32_t n_live, n_finished, n_flows;
+	uint64_t flow_changes;
 	uint32_t dgram_bytes;        // queued, with overhead
 	uint64_t credit_extra;       // granted beyond the guarantees
 	uint32_t ring_chunks;        // of all rings, beyond the first of each

@@ -52,6 +52,10 @@ struct link_world {
 	unsigned ups, client_downs, worker_downs, admits, attached, strangers;
 	enum sp_reason client_reason, worker_reason, stranger_why, admit_says,
 		attach_says;
+	bool attach_waits;            // `attach` asks to be asked again
+	unsigned waits;               // how often it did
+	uint8_t attach_flags;         // of the last one
+	struct sp_link *waiting_link; // whose it was
 	bool fresh;
 	uint8_t tickets[4][SP_HS_TICKET_MAX], psks[4][32];
 	size_t ticket_len[4];
@@ -307,6 +311,12 @@ static enum sp_reason w_attach(void *ctx, struct sp_link *l,
 	(void)l;
 	if (w->attach_says)
 		return w->attach_says;
+	if (w->attach_waits) {
+		w->waiting_link = l;
+		w->attach_flags = at->flags;
+		w->waits++;
+		return SP_REASON_NONE;
+	}
 	if (who->kind == SP_HS_RESUME)
 		assert_memory_equal(who->session, at->session, 16);
 	*ret_fresh = !w->worker;
@@ -383,6 +393,8 @@ static void w_down(void *ctx, struct sp_link *l, enum sp_reason reason)
 	w->worker_reason = reason;
 	if (l == w->worker_link)
 		w->worker_link = NULL;
+	if (l == w->waiting_link)
+		w->waiting_link = NULL;
 }
 static const struct sp_link_worker_ops world_worker_link = {
 	.admit = w_admit,

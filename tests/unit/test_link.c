@@ -53,6 +53,63 @@ static void a_ticket_resumes_the_session_and_its_stream(void **state)
 	world_free(w);
 }
 
+// ---- somebody else is asked who has the session ----
+
+static void attach_that_waits(struct link_world *w)
+{
+	struct sp_link_dial d = world_redial(w);
+
+	w->attach_waits = true;
+	d.attach_flags = SP_ATTACH_MOVED | SP_ATTACH_PARKED;
+	world_connect_mem(w, &d, NULL, NULL);
+	world_open(w, 300000, 300000); // goes out behind ATTACH, at once
+	UNTIL(w, w->waiting_link);
+	assert_int_equal(w->attach_flags, SP_ATTACH_MOVED | SP_ATTACH_PARKED);
+}
+
+static void an_attach_may_wait_and_nothing_sent_meanwhile_is_lost(void **state)
+{
+	struct link_world *w = world_new();
+
+	(void)state;
+	attach_that_waits(w);
+	sp_link_attach_again(w->waiting_link); // not known yet
+	UNTIL(w, w->waits == 2);
+	assert_int_equal(w->ups, 0);
+	w->attach_waits = false;
+	sp_link_attach_again(w->waiting_link);
+	UNTIL(w, w->ups == 1 && world_done(w));
+	world_check_bulk(w, 300000, 300000);
+	assert_int_equal(w->waits, 2);
+	world_free(w);
+}
+
+static void an_attach_that_waited_may_be_refused(void **state)
+{
+	struct link_world *w = world_new();
+
+	(void)state;
+	attach_that_waits(w);
+	w->attach_says = SP_REASON_NOT_ADOPTED;
+	sp_link_attach_again(w->waiting_link);
+	UNTIL(w, w->client_downs == 1 && w->worker_downs == 1);
+	assert_int_equal(w->client_reason, SP_REASON_NOT_ADOPTED);
+	assert_null(w->worker);
+	world_free(w);
+}
+
+static void an_attach_that_waits_for_ever_is_closed(void **state)
+{
+	struct link_world *w = world_new();
+
+	(void)state;
+	attach_that_waits(w);
+	UNTIL(w, w->worker_downs == 1 && w->client_downs == 1);
+	assert_null(w->waiting_link);
+	assert_int_equal(sp_link_env_counters(w->worker_env)->half_open, 0);
+	world_free(w);
+}
+
 // Out of tickets, the same device takes its session back with a first contact.
 static void a_first_contact_reclaims_a_session(void **state)
 {
@@ -583,6 +640,9 @@ int main(void)
 		cmocka_unit_test(the_worlds_clock_difference_is_told),
 		cmocka_unit_test(who_is_not_admitted_hears_why),
 		cmocka_unit_test(a_refused_attach_is_closed_with_its_reason),
+		cmocka_unit_test(an_attach_may_wait_and_nothing_sent_meanwhile_is_lost),
+		cmocka_unit_test(an_attach_that_waited_may_be_refused),
+		cmocka_unit_test(an_attach_that_waits_for_ever_is_closed),
 		cmocka_unit_test(an_epoch_that_does_not_rise_is_stale),
 		cmocka_unit_test(a_ticket_of_an_earlier_start_is_told_so),
 		cmocka_unit_test(a_resume_of_a_session_that_is_gone_is_told_so),

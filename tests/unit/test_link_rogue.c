@@ -100,7 +100,7 @@ static size_t attach_frame(uint8_t *buf, size_t cap, uint32_t epoch, uint8_t slo
 	struct sp_writer w;
 
 	sp_writer_init(&w, buf, cap);
-	sp_frame_put_attach(&w, (const uint8_t *)"a session of 16b", epoch, slot);
+	sp_frame_put_attach(&w, (const uint8_t *)"a session of 16b", epoch, slot, 0);
 	return sp_writer_len(&w);
 }
 
