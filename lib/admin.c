@@ -1,6 +1,7 @@
 #include "lib/admin.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/queue.h>
@@ -14,6 +15,7 @@
 #include "lib/admin_request.h"
 
 #define DISCARD_MAX (1u << 20) // bytes behind a request that are taken and ignored
+#define PAUSE_US    100000     // of accepting, when there is no descriptor for it
 
 struct sp_admin {
 	struct sp_loop *loop;
@@ -22,6 +24,8 @@ struct sp_admin {
 	void *ctx;
 	TAILQ_HEAD(, conn) conns; // the oldest first
 	unsigned n_conns;
+	int spare; // a descriptor for when none is left; -1: lent to a connection
+	struct sp_timer resume;
 };
 
 struct conn {
@@ -250,6 +254,12 @@ static void on_event(struct bufferevent *bev, short what, void *ctx)
 	conn_end(c);
 }
 
+static void keep_spare(struct sp_admin *a)
+{
+	if (a->spare < 0)
+		a->spare = open("/dev/null", O_RDONLY | O_CLOEXEC);
+}
+
 static void on_accept(struct evconnlistener *listener, evutil_socket_t fd,
 		      struct sockaddr *peer, int peer_len, void *ctx)
 {
@@ -284,6 +294,34 @@ static void on_accept(struct evconnlistener *listener, evutil_socket_t fd,
 
 // ---- life of the listener ----
 
+static void on_resume(void *ctx)
+{
+	struct sp_admin *a = ctx;
+	keep_spare(a);
+	if (evconnlistener_enable(a->listener))
+		sp_timer_set(&a->resume, sp_loop_now_us(a->loop) + PAUSE_US);
+}
+
+// accept failed, as a rule for want of a descriptor: the time when an operator looks at
+// the metrics. One connection gets the spare; the next waits, for the listener would be
+// ready again at once.
+static void on_accept_error(struct evconnlistener *listener, void *ctx)
+{
+	struct sp_admin *a = ctx;
+	int err = EVUTIL_SOCKET_ERROR(), fd = -1;
+
+	if ((err == EMFILE || err == ENFILE) && a->spare >= 0) {
+		close(a->spare);
+		a->spare = -1;
+		fd = accept4(evconnlistener_get_fd(listener), NULL, NULL,
+			     SOCK_NONBLOCK | SOCK_CLOEXEC);
+	}
+	if (fd >= 0)
+		on_accept(listener, fd, NULL, 0, a);
+	evconnlistener_disable(listener);
+	sp_timer_set(&a->resume, sp_loop_now_us(a->loop) + PAUSE_US);
+}
+
 int sp_admin_new(struct sp_loop *loop, const struct sp_target *addr,
 		 const struct sp_admin_ops *ops, void *ctx, struct sp_admin **ret)
 {
@@ -309,6 +347,10 @@ int sp_admin_new(struct sp_loop *loop, const struct sp_target *addr,
 		free(a);
 		return err;
 	}
+	a->spare = -1;
+	keep_spare(a);
+	sp_timer_init(&a->resume, loop, on_resume, a);
+	evconnlistener_set_error_cb(a->listener, on_accept_error);
 	*ret = a;
 	return 0;
 }
@@ -322,6 +364,9 @@ void sp_admin_free(struct sp_admin *a)
 	while ((c = TAILQ_FIRST(&a->conns)))
 		conn_end(c);
 	evconnlistener_free(a->listener);
+	sp_timer_done(&a->resume);
+	if (a->spare >= 0)
+		close(a->spare);
 	free(a);
 }
 

@@ -2,6 +2,7 @@
 // loop.
 #include <arpa/inet.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <netinet/in.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -10,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -333,6 +335,55 @@ static void an_address_that_is_taken_or_a_name_is_an_error(void **state)
 	assert_null(again);
 }
 
+// No more descriptors than are open now.
+static struct rlimit leave_no_descriptors(void)
+{
+	struct rlimit old, now;
+	int next = open("/dev/null", O_RDONLY | O_CLOEXEC);
+
+	close(next);
+	assert_int_equal(getrlimit(RLIMIT_NOFILE, &old), 0);
+	now = old;
+	now.rlim_cur = (rlim_t)next;
+	assert_int_equal(setrlimit(RLIMIT_NOFILE, &now), 0);
+	return old;
+}
+
+static void metrics_are_seen_when_no_descriptor_is_left(void **state)
+{
+	struct world *w = *state;
+
+	for (unsigned i = 0; i < 2; i++) { // what was lent is taken back
+		int fd = dial(w);
+		struct rlimit old = leave_no_descriptors();
+		send_text(fd, "GET /livez HTTP/1.1\r\nHost: a\r\n" CLOSE);
+		const char *r = read_to_end(w, fd);
+		assert_int_equal(setrlimit(RLIMIT_NOFILE, &old), 0);
+		assert_memory_equal(r, "HTTP/1.1 200 ", 13);
+	}
+}
+
+static void without_descriptors_it_waits_and_does_not_spin(void **state)
+{
+	struct world *w = *state;
+	unsigned turns = 0;
+	int fd[3];
+
+	for (unsigned i = 0; i < 3; i++)
+		fd[i] = dial(w);
+	struct rlimit old = leave_no_descriptors();
+	uint64_t start = sp_loop_refresh(w->loop);
+	for (; sp_loop_refresh(w->loop) < start + 300000; turns++)
+		assert_int_equal(sp_loop_turn(w->loop, true), 0);
+	assert_int_equal(setrlimit(RLIMIT_NOFILE, &old), 0);
+	assert_true(turns < 20);
+	// Nobody was sent away.
+	send_text(fd[2], "GET /livez HTTP/1.1\r\nHost: a\r\n" CLOSE);
+	assert_memory_equal(read_to_end(w, fd[2]), "HTTP/1.1 200 ", 13);
+	close(fd[0]);
+	close(fd[1]);
+}
+
 int main(void)
 {
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
@@ -349,6 +400,8 @@ int main(void)
 		T(who_closes_one_direction_still_gets_the_answer),
 		T(beyond_the_limit_the_oldest_connection_goes),
 		T(a_connection_is_closed_after_its_time_whatever_it_does),
+		T(metrics_are_seen_when_no_descriptor_is_left),
+		T(without_descriptors_it_waits_and_does_not_spin),
 		T(it_can_be_freed_with_connections_open),
 		T(an_address_that_is_taken_or_a_name_is_an_error),
 	};
