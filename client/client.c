@@ -16,6 +16,7 @@
 #include "client/status.h"
 #include "lib/file.h"
 #include "lib/log.h"
+#include "lib/version.h"
 
 #define END_US   100000 // for the last frames: streams and flows are taken back
 #define FLUSH_MS 500    // for the links' last records
@@ -356,7 +357,7 @@ int cli_client_new(const char *config_path, struct cli_config *cfg,
 
 int cli_client_run(struct cli_client *c)
 {
-	sp_info("client", "running", "version=%s exits=%u", SP_VERSION,
+	sp_info("client", "running", "version=%s exits=%u", sp_version(),
 		cli_uplink_n(c->uplink));
 	sp_notify_ready("running");
 	return sp_loop_run(c->loop);

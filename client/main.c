@@ -8,6 +8,7 @@
 #include <sodium.h>
 
 #include "client/commands.h"
+#include "lib/version.h"
 
 static const char usage[] =
 	"usage: sallyport [-c FILE] COMMAND\n"
@@ -100,7 +101,10 @@ static const struct command *parse(int argc, char **argv, struct cli_args *ret,
 	*ret_status = EX_USAGE;
 	while ((c = getopt_long(argc, argv, "c:h", options, &i)) >= 0) {
 		if (c == 'h' || c == OPT_VERSION) {
-			fputs(c == 'h' ? usage : "sallyport " SP_VERSION "\n", stdout);
+			if (c == 'h')
+				fputs(usage, stdout);
+			else
+				printf("sallyport %s\n", sp_version());
 			*ret_status = EX_OK;
 			return NULL;
 		}

@@ -8,6 +8,7 @@
 
 #include "client/client.h"
 #include "lib/text.h"
+#include "lib/version.h"
 
 static json_int_t num(uint64_t v)
 {
@@ -133,7 +134,7 @@ char *cli_status_json(const struct cli_client *c)
 		&cli_uplink_exits(c->uplink)->fleet->revision;
 	json_t *o = json_object(), *exits = json_array(), *r = json_object(),
 	       *pass = json_object();
-	put_text(o, "version", SP_VERSION);
+	put_text(o, "version", sp_version());
 	put(o, "pid", (uint64_t)getpid());
 	put(o, "uptime_ms", now_ms - c->started_ms);
 	put(r, "epoch", rev->epoch);

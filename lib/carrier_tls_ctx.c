@@ -18,7 +18,10 @@ static const unsigned char alpn[] = "\x08http/1.1";
 // "what: why of OpenSSL" into the caller's text.
 static int config_error(char *ret_why, size_t cap, const char *what, const char *arg)
 {
-	const char *why = ERR_reason_error_string(ERR_peek_error());
+	unsigned long e = ERR_peek_error(); // the first: the cause
+	// OpenSSL has no text for errors of the system.
+	const char *why = ERR_SYSTEM_ERROR(e) ? strerror(ERR_GET_REASON(e))
+					      : ERR_reason_error_string(e);
 
 	if (ret_why && cap)
 		snprintf(ret_why, cap, "%s%s%s: %s", what, arg ? " " : "", arg ? arg : "",

@@ -3,6 +3,7 @@
 #include <assert.h>
 #include <errno.h>
 #include <stdarg.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <yaml.h>
@@ -431,13 +432,18 @@ void *sp_conf_load(const struct sp_conf_table *t, const char *path,
 	char *folder = strdup(path), *slash = folder ? strrchr(folder, '/') : NULL;
 	void *conf = NULL;
 	uint8_t *buf;
-	size_t len;
+	size_t len, cap = sizeof(errs->text[0]);
+	char *why = errs->text[0];
+	int err = folder ? sp_file_read(path, &opt, &buf, &len, why, cap) : -ENOMEM;
 
 	errs->n = 0;
-	if (!folder ||
-	    sp_file_read(path, &opt, &buf, &len, errs->text[0], sizeof(errs->text[0]))) {
+	if (err) {
 		if (!folder)
-			strcpy(errs->text[0], "no memory");
+			strcpy(why, "no memory");
+		else if (err == -ENOENT)
+			snprintf(why, cap,
+				 "%s: %s; make it by init, or name another by -c", path,
+				 strerror(ENOENT));
 		errs->n = 1;
 	} else {
 		if (slash)

@@ -22,7 +22,8 @@ def run(*argv):
 
 def test_help_version_and_usage(tmp_path):
     assert "usage: sallyport" in run("--help").stdout
-    assert run("--version").stdout.startswith("sallyport ")
+    version = subprocess.run([BUILD / "bin" / "sallyportctl", "--version"], capture_output=True, text=True)
+    assert run("--version").stdout.split() == ["sallyport", version.stdout.split()[1]]
     for wrong in ([], ["fly"], ["--nonsense"], ["up", "down"], ["probe", "--timeout", "x"]):
         assert run("-c", tmp_path / "none", *wrong).returncode == 64, wrong
 
