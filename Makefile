@@ -57,6 +57,7 @@ FUZZ   := $(patsubst tests/fuzz/%.c,$(BUILD)/fuzz/%,$(wildcard tests/fuzz/fuzz_*
 TOOLS  := $(patsubst tests/tools/%.c,$(BUILD)/tools/%,$(wildcard tests/tools/*.c))
 BENCHES := $(patsubst tests/bench/%.c,$(BUILD)/bench/%,\
              $(filter-out tests/bench/benchlib.c,$(wildcard tests/bench/*.c)))
+SCALES := $(patsubst tests/scale/%.c,$(BUILD)/scale/%,$(wildcard tests/scale/*.c))
 CSRC   := $(wildcard $(addsuffix /*.[ch],lib $(PROGS)) tests/*/*.[ch])
 
 all: $(BINS) ## build the programs (the default)
@@ -123,6 +124,11 @@ $(BUILD)/bench/%: $(BUILD)/tests/bench/%.o $(BUILD)/tests/bench/benchlib.o $(LIB
 	@mkdir -p $(@D)
 	$(link)
 
+# tests/scale/*.c: one program each; docs/scale.md says what is measured
+$(BUILD)/scale/%: $(BUILD)/tests/scale/%.o $(BUILD)/tests/bench/benchlib.o $(LIB)
+	@mkdir -p $(@D)
+	$(link)
+
 # What needs packages first installs them, then starts over with them in place.
 JOBS  = $(if $(filter -j%,$(MAKEFLAGS)),,-j$(shell nproc))
 again = +@deploy/install-deps build $(1) && $(MAKE) --no-print-directory $(JOBS) $(2)
@@ -144,6 +150,10 @@ bench: ## set up, build, measure beside the peers; table and build/bench/report.
 	$(call again,demo,all bench-built)
 	@$(PYTHON) tests/bench/bench.py --build $(BUILD) $(BENCH_ARGS)
 bench-built: $(BENCHES)
+scale: ## set up, build, measure the control plane; table and build/scale/report.json
+	$(call again,scale,all scale-built)
+	@$(PYTHON) tests/scale/scale.py --build $(BUILD) $(SCALE_ARGS)
+scale-built: $(SCALES)
 tools: $(TOOLS)
 
 # Everything again with clang and the fuzzer's coverage, below build/libfuzzer.
@@ -191,7 +201,7 @@ clean: ## remove build/
 	rm -rf build
 
 FORCE:
-.PHONY: FORCE all help check check-built check-unit demo playground bench bench-built tools \
+.PHONY: FORCE all help check check-built check-unit demo playground bench bench-built scale scale-built tools \
         fuzz fuzz-built lint lint-run format install uninstall clean
 .SECONDARY:
 .DELETE_ON_ERROR:
