@@ -117,7 +117,7 @@ static struct app_flow *flow_get(struct assoc *as, const struct sp_target *targe
 	struct app_flow *f = flow_find(as, target);
 	if (!f)
 		return flow_make(as, target);
-	if (!cli_uplink_should_leave(t->u, f->session))
+	if (!cli_uplink_flow_should_leave(t->u, f->session))
 		return f;
 	sp_flow_close(f->fl, SP_REASON_CANCELLED);
 	cli_uplink_touch(t->u, f->session);

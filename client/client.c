@@ -263,6 +263,7 @@ static int make_uplink(struct cli_client *c, struct cli_identity *id)
 		.identity = &id->device,
 		.dial_timeout_ms = (uint32_t)cfg->limits.dial_ms,
 		.stale_ms = (uint32_t)cfg->limits.stale_ms,
+		.park_ms = (uint32_t)cfg->limits.park_ms,
 		.ops = &uplink_ops,
 		.ctx = c,
 	};

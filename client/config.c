@@ -129,6 +129,8 @@ static const struct sp_conf_key keys[] = {
 	     "From dialling an exit to its session"),
 	TIME(limits.stale_ms, "limits.stale_timeout", "10m", 1000, 86400000,
 	     "Streams of an exit that is away for so long are reset"),
+	TIME(limits.park_ms, "limits.park_timeout", "30s", 100, 86400000,
+	     "The same while another exit serves; sooner once the death is known"),
 	TIME(limits.flow_idle_ms, "limits.flow_idle", "30s", 1000, 3600000,
 	     "A datagram flow without traffic is closed"),
 

@@ -30,7 +30,7 @@ struct cli_config {
 		int64_t connections, half_open, associations, streams, flows;
 		int64_t memory_bytes, stream_window_bytes, session_window_bytes,
 			datagram_budget_bytes;
-		int64_t request_ms, connect_ms, dial_ms, stale_ms, flow_idle_ms;
+		int64_t request_ms, connect_ms, dial_ms, stale_ms, park_ms, flow_idle_ms;
 	} limits;
 	struct {
 		int level, format; // enum sp_log_level, enum sp_log_format

@@ -195,6 +195,7 @@ static void put_apps(const struct cli_client *c, struct sp_metrics_writer *w)
 	const struct cli_proxy_counters *p = cli_proxy_counters(c->proxy);
 	const struct cli_streams_counters *s = cli_streams_counters(c->streams);
 	const struct cli_udp_counters *u = cli_udp_counters(c->udp);
+	const struct cli_uplink_moved *m = cli_uplink_moved(c->uplink);
 	put_one(w, "sallyport_client_connections", SP_METRIC_GAUGE,
 		"Connections of applications", p->connections);
 	put_one(w, "sallyport_client_connections_asking", SP_METRIC_GAUGE,
@@ -222,6 +223,12 @@ static void put_apps(const struct cli_client *c, struct sp_metrics_writer *w)
 		u->dropped_from_app + u->dropped_to_app + u->dropped_uplink);
 	put_one(w, "sallyport_client_exit_changes", SP_METRIC_COUNTER,
 		"Changes of the exit in use", cli_uplink_moves(c->uplink));
+	put_one(w, "sallyport_client_sessions_adopted", SP_METRIC_COUNTER,
+		"Sessions that another exit took over with their record", m->adopted);
+	put_one(w, "sallyport_client_sessions_fresh", SP_METRIC_COUNTER,
+		"Sessions that an exit made anew under their id", m->fresh);
+	put_one(w, "sallyport_client_streams_lost", SP_METRIC_COUNTER,
+		"Streams that waited for a dead exit in vain", m->streams_lost);
 }
 
 static void on_metrics(void *ctx, struct sp_metrics_writer *w)

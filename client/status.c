@@ -58,6 +58,7 @@ static json_t *json_exit(const struct cli_client *c, unsigned e, uint64_t now_ms
 		 i.has_session ? sp_hex_encode(i.session, 4, hex, sizeof(hex)) : "");
 	put(o, "carriers", i.stats.carriers);
 	json_object_set_new(o, "srtt_ms", json_real(i.stats.srtt_us / 1000.0));
+	put_text(o, "came", i.came);
 	put(o, "streams", i.stats.streams);
 	put(o, "flows", i.stats.flows);
 	put(o, "replay_bytes", i.stats.replay_bytes);
@@ -133,7 +134,8 @@ char *cli_status_json(const struct cli_client *c)
 	const struct sp_fleet_revision *rev =
 		&cli_uplink_exits(c->uplink)->fleet->revision;
 	json_t *o = json_object(), *exits = json_array(), *r = json_object(),
-	       *pass = json_object();
+	       *pass = json_object(), *moved = json_object();
+	const struct cli_uplink_moved *m = cli_uplink_moved(c->uplink);
 	put_text(o, "version", sp_version());
 	put(o, "pid", (uint64_t)getpid());
 	put(o, "uptime_ms", now_ms - c->started_ms);
@@ -146,6 +148,11 @@ char *cli_status_json(const struct cli_client *c)
 	json_object_set_new(o, "pass", pass);
 	json_object_set_new(o, "listeners", json_listeners(c));
 	put(o, "exit_changes", cli_uplink_moves(c->uplink));
+	put(moved, "adopted", m->adopted);
+	put(moved, "fresh", m->fresh);
+	put(moved, "asked", m->asked);
+	put(moved, "streams_lost", m->streams_lost);
+	json_object_set_new(o, "sessions_moved", moved);
 	for (unsigned e = 0; e < cli_uplink_n(c->uplink); e++)
 		json_array_append_new(exits, json_exit(c, e, now_ms));
 	json_object_set_new(o, "exits", exits);
@@ -213,10 +220,12 @@ static void print_exit(const json_t *x, FILE *out)
 			get_text(x, "address"),
 			json_number_value(json_object_get(x, "srtt_ms")));
 	fprintf(out,
-		"\n    session %s, %" PRIu64 " streams, %" PRIu64 " flows, %" PRIu64
+		"\n    session %s%s%s%s, %" PRIu64 " streams, %" PRIu64 " flows, %" PRIu64
 		" resumes, %" PRIu64 " stalls, down %s, up %s\n",
-		*get_text(x, "session") ? get_text(x, "session") : "-", get(x, "streams"),
-		get(x, "flows"), get(x, "resumes"), get(x, "stalls"),
+		*get_text(x, "session") ? get_text(x, "session") : "-",
+		*get_text(x, "came") ? " (" : "", get_text(x, "came"),
+		*get_text(x, "came") ? ")" : "", get(x, "streams"), get(x, "flows"),
+		get(x, "resumes"), get(x, "stalls"),
 		size_text(get(t, "bytes_down"), a, sizeof(a)),
 		size_text(get(t, "bytes_up"), b, sizeof(b)));
 	if (strcmp(get_text(x, "last_down"), "none") != 0)

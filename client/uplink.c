@@ -20,25 +20,26 @@ static void refresh(struct cli_uplink *u, uint64_t now_ms)
 {
 	for (unsigned e = 0; e < u->chain.n; e++) {
 		struct exit *x = u->exit[e];
+		struct stay *y = x->main;
 		struct sp_session_stats st = {0};
-		if (x->over) {
-			x->over = false;
-			exit_close_links(x, NULL, SP_REASON_CLOSED);
-			exit_drop_session(x, x->over_reason);
+		if (y->over) {
+			y->over = false;
+			stay_close_links(y, NULL, NULL, SP_REASON_CLOSED);
+			stay_drop_session(y, y->over_reason);
 		}
-		if (x->session)
-			sp_session_stats(x->session, &st);
+		if (y->session)
+			sp_session_stats(y->session, &st);
 		cli_chain_busy(&u->chain, e, st.streams + st.flows > 0);
-		if (u->chain.exit[e].stalled && st.records_rx > x->stall_records &&
-		    exit_link_in_use(x))
+		if (u->chain.exit[e].stalled && st.records_rx > y->stall_records &&
+		    stay_link_in_use(y))
 			cli_chain_recovered(&u->chain, e, now_ms);
-		if (x->session && x->detached_since_us && st.streams &&
-		    sp_loop_now_us(u->opt.loop) - x->detached_since_us >=
+		if (y->session && y->detached_since_us && st.streams &&
+		    sp_loop_now_us(u->opt.loop) - y->detached_since_us >=
 			    (uint64_t)u->opt.stale_ms * 1000) {
 			sp_warn("uplink", "streams lost: away for too long", "exit=%s",
 				x->is.conf->name);
-			exit_close_links(x, NULL, SP_REASON_STALE);
-			exit_drop_session(x, SP_REASON_STALE);
+			stay_close_links(y, NULL, NULL, SP_REASON_STALE);
+			stay_drop_session(y, SP_REASON_STALE);
 		}
 	}
 }
@@ -57,7 +58,8 @@ static void purge_old_exits(struct cli_uplink *u, bool all)
 	struct old_exits **p = &u->old;
 	while (*p) {
 		struct old_exits *o = *p;
-		if (!all && now - o->since_us < OLD_EXITS_US) {
+		if (!all &&
+		    (now - o->since_us < OLD_EXITS_US || !TAILQ_EMPTY(&u->leaving))) {
 			p = &o->next;
 			continue;
 		}
@@ -77,11 +79,13 @@ static void set_timer(struct cli_uplink *u, uint64_t now_ms)
 			check = now_ms + STALL_CHECK_MS;
 		else if (e > u->chain.use && c->busy)
 			check = now_ms + BUSY_CHECK_MS;
-		else if (u->exit[e]->detached_since_us && u->exit[e]->session)
+		else if (u->exit[e]->main->detached_since_us && u->exit[e]->main->session)
 			check = now_ms + BUSY_CHECK_MS;
 		if (check < at)
 			at = check;
 	}
+	if (move_deadline(u) < at)
+		at = move_deadline(u);
 	if (u->old && now_ms + OLD_EXITS_US / 1000 < at)
 		at = now_ms + OLD_EXITS_US / 1000;
 	sp_timer_set(&u->timer, at == CLI_CHAIN_NEVER ? SP_LOOP_NEVER : at * 1000);
@@ -99,12 +103,15 @@ static void on_decide(struct sp_deferred *d)
 	cli_chain_decide(&u->chain, now_ms, &todo);
 	for (unsigned e = 0; e < u->chain.n; e++) {
 		if (todo.close & (1u << e))
-			exit_close_links(u->exit[e], NULL, SP_REASON_IDLE);
+			stay_close_links(u->exit[e]->main, NULL, NULL, SP_REASON_IDLE);
 		if (todo.dial & (1u << e))
-			exit_dial(u->exit[e]);
+			stay_dial(u->exit[e]->main, u->exit[e]);
 	}
 	if (todo.moved)
 		say_moved(u, &todo);
+	if (todo.moved && !todo.from_healthy)
+		move_begin(u, u->exit[todo.from]);
+	move_decide(u, now_ms);
 	if (cli_chain_is_healthy(&u->chain, u->chain.use) ||
 	    cli_chain_is_hopeless(&u->chain))
 		u->opt.ops->rehome(u->opt.ctx);
@@ -134,7 +141,8 @@ int cli_uplink_new(const struct cli_uplink_options *opt, struct cli_uplink **ret
 	u->identity = *opt->identity;
 	u->exits = opt->exits;
 	u->decide.run = on_decide;
-	exit_set_ops(&u->opt.session_ops);
+	TAILQ_INIT(&u->leaving);
+	stay_set_ops(&u->opt.session_ops);
 	sp_timer_init(&u->timer, opt->loop, on_timer, u);
 	randombytes_buf(&u->opt.chain.seed, sizeof(u->opt.chain.seed));
 	int err = cli_chain_init(&u->chain, u->exits->n, &u->opt.chain, uplink_now_ms(u));
@@ -160,6 +168,11 @@ void cli_uplink_free(struct cli_uplink *u)
 	u->closing = true;
 	for (unsigned e = 0; e < CLI_CHAIN_MAX; e++)
 		exit_free(u->exit[e], SP_REASON_SHUTDOWN);
+	while (!TAILQ_EMPTY(&u->leaving)) {
+		struct exit *x = TAILQ_FIRST(&u->leaving);
+		TAILQ_REMOVE(&u->leaving, x, entry);
+		exit_free(x, SP_REASON_SHUTDOWN);
+	}
 	sp_timer_done(&u->timer);
 	sp_loop_defer_cancel(&u->decide);
 	purge_old_exits(u, true);
@@ -207,12 +220,23 @@ static int swap_exits(struct cli_uplink *u, const struct cli_exits *exits)
 		next[e]->carrier = 0;
 	}
 	for (unsigned o = 0; o < CLI_CHAIN_MAX; o++)
-		exit_free(u->exit[o], SP_REASON_CANCELLED);
+		if (u->exit[o])
+			move_leave(u, u->exit[o], o == u->chain.use);
 	memcpy(u->exit, next, sizeof(next));
 	for (unsigned e = 0; e < exits->n; e++)
 		u->exit[e]->index = e;
 	cli_chain_rebuild(&u->chain, exits->n, old_of, uplink_now_ms(u));
 	return 0;
+}
+
+static void renew_pass(struct stay *y)
+{
+	const struct cli_uplink_identity *id = &y->u->identity;
+	if (!y->session)
+		return;
+	if (sp_session_send_pass(y->session, id->pass, id->pass_len))
+		sp_warn("uplink", "pass not sent", "exit=%s", y->exit->is.conf->name);
+	sp_session_clock_touch(y->u->opt.clock, y->session);
 }
 
 void cli_uplink_reload(struct cli_uplink *u, struct cli_exits *exits,
@@ -223,11 +247,10 @@ void cli_uplink_reload(struct cli_uplink *u, struct cli_exits *exits,
 	u->identity = *identity;
 	for (unsigned e = 0; renewed && e < u->chain.n; e++) {
 		struct exit *x = u->exit[e];
-		if (x->session &&
-		    sp_session_send_pass(x->session, identity->pass, identity->pass_len))
-			sp_warn("uplink", "pass not sent", "exit=%s", x->is.conf->name);
-		if (x->session)
-			sp_session_clock_touch(u->opt.clock, x->session);
+		struct stay *y;
+		renew_pass(x->main);
+		TAILQ_FOREACH(y, &x->guests, entry)
+		renew_pass(y);
 	}
 	struct old_exits *old = exits ? calloc(1, sizeof(*old)) : NULL;
 	if (exits && (!old || swap_exits(u, exits))) {
@@ -253,46 +276,65 @@ const struct cli_exits *cli_uplink_exits(const struct cli_uplink *u)
 int cli_uplink_open_stream(struct cli_uplink *u, const struct sp_target *target,
 			   void *user, struct sp_stream **ret)
 {
-	struct exit *x = u->exit[u->chain.use];
-	if (u->closing || x->over)
+	struct stay *y = u->exit[u->chain.use]->main;
+	if (u->closing || y->over)
 		return SP_E_CLOSED;
-	int err = exit_need_session(x);
+	int err = stay_need_session(y);
 	if (!err)
-		err = sp_session_open(x->session, target, user, ret);
+		err = sp_session_open(y->session, target, user, ret);
 	if (!err)
-		sp_session_clock_touch(u->opt.clock, x->session);
+		sp_session_clock_touch(u->opt.clock, y->session);
 	return err;
 }
 
 int cli_uplink_open_flow(struct cli_uplink *u, const struct sp_target *target, void *user,
 			 struct sp_flow **ret)
 {
-	struct exit *x = u->exit[u->chain.use];
-	if (u->closing || x->over)
+	struct stay *y = u->exit[u->chain.use]->main;
+	if (u->closing || y->over)
 		return SP_E_CLOSED;
-	int err = exit_need_session(x);
+	int err = stay_need_session(y);
 	if (!err)
-		err = sp_session_open_flow(x->session, target, user, ret);
+		err = sp_session_open_flow(y->session, target, user, ret);
 	if (!err)
-		sp_session_clock_touch(u->opt.clock, x->session);
+		sp_session_clock_touch(u->opt.clock, y->session);
 	return err;
 }
 
-static const struct exit *exit_of(const struct cli_uplink *u, const struct sp_session *s)
+static const struct stay *stay_in(const struct exit *x, const struct sp_session *s)
 {
-	for (unsigned e = 0; e < u->chain.n; e++)
-		if (u->exit[e]->session == s)
-			return u->exit[e];
+	const struct stay *y;
+	if (x->main->session == s)
+		return x->main;
+	TAILQ_FOREACH(y, &x->guests, entry)
+	if (y->session == s)
+		return y;
 	return NULL;
+}
+
+static const struct stay *stay_of(const struct cli_uplink *u, const struct sp_session *s)
+{
+	const struct exit *x;
+	const struct stay *y = NULL;
+	for (unsigned e = 0; !y && e < u->chain.n; e++)
+		y = stay_in(u->exit[e], s);
+	TAILQ_FOREACH(x, &u->leaving, entry)
+	if (!y)
+		y = stay_in(x, s);
+	return y;
 }
 
 bool cli_uplink_should_leave(const struct cli_uplink *u, const struct sp_session *s)
 {
-	const struct exit *x = exit_of(u, s);
-	if (!x || x->index == u->chain.use ||
-	    !cli_chain_is_healthy(&u->chain, u->chain.use))
-		return false;
-	return cli_chain_is_given_up(&u->chain, x->index, uplink_now_ms(u));
+	const struct stay *y = stay_of(u, s);
+	return y && stay_is_left(y, uplink_now_ms(u));
+}
+
+bool cli_uplink_flow_should_leave(const struct cli_uplink *u, const struct sp_session *s)
+{
+	const struct stay *y = stay_of(u, s);
+	return y && stay_is_left(y, uplink_now_ms(u)) &&
+	       !stay_is_asking(y, uplink_now_ms(u));
 }
 
 enum sp_reason cli_uplink_hopeless(const struct cli_uplink *u)
@@ -329,25 +371,32 @@ uint64_t cli_uplink_moves(const struct cli_uplink *u)
 	return u->moves;
 }
 
+const struct cli_uplink_moved *cli_uplink_moved(const struct cli_uplink *u)
+{
+	return &u->moved;
+}
+
 void cli_uplink_exit_info(const struct cli_uplink *u, unsigned e,
 			  struct cli_uplink_exit_info *ret)
 {
 	const struct exit *x = u->exit[e];
 	const struct cli_chain_exit *c = &u->chain.exit[e];
-	const struct attempt *a = exit_link_in_use(x);
+	const struct stay *y = x->main;
+	const struct attempt *a = stay_link_in_use(y);
 	*ret = x->info;
 	ret->name = x->is.conf->name;
 	ret->state = state_of(c);
 	ret->in_use = e == u->chain.use;
+	ret->came = x->info.came ? x->info.came : "";
 	ret->healthy = cli_chain_is_healthy(&u->chain, e);
 	ret->carrier =
 		a ? sp_carrier_kind_word(x->is.conf->carriers[a->carrier].kind) : "";
-	ret->tickets = x->n_tickets;
+	ret->tickets = y->n_tickets;
 	ret->state_since_ms = cli_chain_is_healthy(&u->chain, e) ? c->healthy_since_ms
 								 : c->unhealthy_since_ms;
-	ret->has_session = x->session != NULL;
-	if (x->session)
-		memcpy(ret->session, sp_session_id(x->session), sizeof(ret->session));
+	ret->has_session = y->session != NULL;
+	if (y->session)
+		memcpy(ret->session, sp_session_id(y->session), sizeof(ret->session));
 	if (a) {
 		struct sp_target t;
 		sp_target_from_sockaddr((const struct sockaddr *)&a->addr, &t);

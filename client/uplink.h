@@ -40,6 +40,7 @@ struct cli_uplink_options {
 	struct sp_session_limits limits;
 	uint32_t dial_timeout_ms;
 	uint32_t stale_ms; // a session without a carrier for so long loses its streams
+	uint32_t park_ms;  // the same, while another exit serves
 	// stream_* and flow_* of the applications' side; the rest is the uplink's.
 	struct sp_session_ops session_ops;
 	const struct cli_uplink_ops *ops;
@@ -64,6 +65,8 @@ int cli_uplink_open_flow(struct cli_uplink *u, const struct sp_target *target, v
 // Whether the session's exit is given up for now while the one in use works: what can
 // move (streams not opened yet, flows) should be opened anew.
 bool cli_uplink_should_leave(const struct cli_uplink *u, const struct sp_session *s);
+// The same for flows, which wait a little while the session may be adopted with them.
+bool cli_uplink_flow_should_leave(const struct cli_uplink *u, const struct sp_session *s);
 // Why no exit serves this client, if none does; NONE: streams may be opened, or may wait.
 enum sp_reason cli_uplink_hopeless(const struct cli_uplink *u);
 // Call after using a stream or flow outside of the engine's calls: its timers may have
@@ -79,6 +82,8 @@ struct cli_uplink_exit_info {
 	char address[SP_TARGET_TEXT_MAX]; // of the carrier in use or tried last
 	bool has_session;
 	uint8_t session[SP_SESSION_ID_BYTES]; // its id
+	const char *came; // "adopted" or "fresh": how it last came here from another
+			  // home; "" if it did not
 	unsigned tickets;
 	uint64_t dials, dial_failures, stalls, home_losses, sessions_ended;
 	uint64_t state_since_ms;  // time of sp_loop_now_ms
@@ -90,5 +95,12 @@ unsigned cli_uplink_n(const struct cli_uplink *u);
 void cli_uplink_exit_info(const struct cli_uplink *u, unsigned e,
 			  struct cli_uplink_exit_info *ret);
 uint64_t cli_uplink_moves(const struct cli_uplink *u); // changes of the exit in use
+
+struct cli_uplink_moved {        // sessions whose home was lost
+	uint64_t adopted, fresh; // went on under their id: with their record, without
+	uint64_t asked;          // dials that asked for that
+	uint64_t streams_lost;   // that waited for a home in vain
+};
+const struct cli_uplink_moved *cli_uplink_moved(const struct cli_uplink *u);
 
 #endif

@@ -20,38 +20,38 @@ void attempt_free(struct attempt *a)
 
 // ---- tickets: used once, the newest first ----
 
-void exit_forget_tickets(struct exit *x)
+void stay_forget_tickets(struct stay *y)
 {
-	sodium_memzero(x->ticket, sizeof(x->ticket));
-	x->n_tickets = 0;
+	sodium_memzero(y->ticket, sizeof(y->ticket));
+	y->n_tickets = 0;
 }
 
-void exit_keep_ticket(struct exit *x, struct attempt *a, unsigned index,
+void stay_keep_ticket(struct stay *y, struct attempt *a, unsigned index,
 		      uint32_t lifetime_s, const uint8_t *ticket, size_t len)
 {
 	struct kept_ticket t = {
 		.len = (uint16_t)len,
 		.boot_id = sp_link_boot_id(a->link),
 		.expires_us =
-			sp_loop_now_us(x->u->opt.loop) + lifetime_s * UINT64_C(1000000),
+			sp_loop_now_us(y->u->opt.loop) + lifetime_s * UINT64_C(1000000),
 	};
 	if (len == 0 || len > sizeof(t.bytes) ||
 	    sp_link_ticket_psk(a->link, index, t.psk) != 0)
 		return;
 	memcpy(t.bytes, ticket, len);
-	if (x->n_tickets == TICKETS_KEPT) {
-		memmove(&x->ticket[0], &x->ticket[1], (TICKETS_KEPT - 1) * sizeof(t));
-		x->n_tickets--;
+	if (y->n_tickets == TICKETS_KEPT) {
+		memmove(&y->ticket[0], &y->ticket[1], (TICKETS_KEPT - 1) * sizeof(t));
+		y->n_tickets--;
 	}
-	x->ticket[x->n_tickets++] = t;
+	y->ticket[y->n_tickets++] = t;
 	sodium_memzero(&t, sizeof(t));
 }
 
-static bool take_ticket(struct exit *x, struct kept_ticket *ret)
+static bool take_ticket(struct stay *y, struct kept_ticket *ret)
 {
-	uint64_t now = sp_loop_now_us(x->u->opt.loop);
-	while (x->n_tickets) {
-		struct kept_ticket *t = &x->ticket[--x->n_tickets];
+	uint64_t now = sp_loop_now_us(y->u->opt.loop);
+	while (y->n_tickets) {
+		struct kept_ticket *t = &y->ticket[--y->n_tickets];
 		bool good = t->expires_us > now;
 		if (good)
 			*ret = *t;
@@ -78,50 +78,60 @@ static void note_down(struct exit *x, enum sp_reason reason)
 	x->info.last_down_ms = uplink_now_ms(x->u);
 }
 
-static void dial_failed(struct exit *x, const struct attempt *a, enum sp_reason reason)
+static void dial_failed(struct attempt *a, enum sp_reason reason)
 {
+	struct stay *y = a->stay;
+	struct exit *x = a->exit;
 	bool again = (reason == SP_REASON_TICKET && a->resume) ||
 		     reason == SP_REASON_STALE_EPOCH || reason == SP_REASON_NOT_YOURS;
-	bool news = reason != x->info.last_down;
-	note_down(x, reason);
+	bool asked = x != y->exit;
+	bool news = asked ? !y->answers : reason != x->info.last_down;
+	if (!asked)
+		note_down(x, reason);
 	if (reason == SP_REASON_TICKET)
-		exit_forget_tickets(x);
-	if (!again) {
+		stay_forget_tickets(y);
+	if (asked)
+		y->answers++;
+	if (!again && reason != SP_REASON_NOT_ADOPTED) {
 		x->info.dial_failures++;
 		x->carrier = (a->carrier + 1) % (unsigned)x->is.conf->n_carriers;
 		x->address++;
 	}
-	SP_LOG(news ? SP_LOG_INFO : SP_LOG_DEBUG, "uplink", "dial failed",
+	SP_LOG(news ? SP_LOG_INFO : SP_LOG_DEBUG, "uplink",
+	       asked ? "session not moved yet" : "dial failed",
 	       "exit=%s carrier=%s reason=%s", x->is.conf->name,
 	       sp_carrier_kind_word(x->is.conf->carriers[a->carrier].kind),
 	       sp_reason_word(reason));
-	if (reason == SP_REASON_NOT_YOURS && x->session) { // another device has this id
-		x->over = true;
-		x->over_reason = reason;
+	if (reason == SP_REASON_NOT_YOURS && y->session) { // another device has this id
+		y->over = true;
+		y->over_reason = reason;
 	}
-	cli_chain_dial_failed(&x->u->chain, x->index, is_refusal(reason), again,
-			      uplink_now_ms(x->u));
+	if (attempt_is_main(a))
+		cli_chain_dial_failed(&x->u->chain, x->index, is_refusal(reason), again,
+				      uplink_now_ms(x->u));
 }
 
-static void lost(struct exit *x, enum sp_reason reason)
+static void lost(struct stay *y, enum sp_reason reason)
 {
-	note_down(x, reason);
-	x->detached_since_us = sp_loop_now_us(x->u->opt.loop);
-	sp_info("uplink", "carrier lost", "exit=%s reason=%s", x->is.conf->name,
+	note_down(y->exit, reason);
+	y->detached_since_us = sp_loop_now_us(y->u->opt.loop);
+	sp_info("uplink", "carrier lost", "exit=%s reason=%s", y->exit->is.conf->name,
 		sp_reason_word(reason));
-	cli_chain_lost(&x->u->chain, x->index,
-		       exit_bytes(x) - x->up_bytes >= USEFUL_BYTES, uplink_now_ms(x->u));
+	if (stay_is_main(y))
+		cli_chain_lost(&y->u->chain, y->exit->index,
+			       stay_bytes(y) - y->up_bytes >= USEFUL_BYTES,
+			       uplink_now_ms(y->u));
 }
 
 // A carrier that lives but that the engine cannot go back to (a newer one was attached
 // and died) is of no use.
-static void close_useless(struct exit *x)
+static void close_useless(struct stay *y)
 {
 	struct attempt *a, *next;
 	bool was_up = false;
-	if (!x->session || sp_session_active_slot(x->session) >= 0)
+	if (!y->session || sp_session_active_slot(y->session) >= 0)
 		return;
-	for (a = TAILQ_FIRST(&x->attempts); a; a = next) {
+	for (a = TAILQ_FIRST(&y->attempts); a; a = next) {
 		next = TAILQ_NEXT(a, entry);
 		if (!a->up || a->ending)
 			continue;
@@ -130,13 +140,13 @@ static void close_useless(struct exit *x)
 		sp_link_close(a->link, SP_REASON_SUPERSEDED);
 	}
 	if (was_up)
-		lost(x, SP_REASON_SUPERSEDED);
+		lost(y, SP_REASON_SUPERSEDED);
 }
 
-static bool another_is_up(const struct exit *x)
+static bool another_is_up(const struct stay *y)
 {
 	const struct attempt *a;
-	TAILQ_FOREACH(a, &x->attempts, entry)
+	TAILQ_FOREACH(a, &y->attempts, entry)
 	if (a->up && !a->ending)
 		return true;
 	return false;
@@ -145,35 +155,36 @@ static bool another_is_up(const struct exit *x)
 static void on_up(void *ctx, struct sp_link *l)
 {
 	struct attempt *a = ctx;
+	struct stay *y = a->stay;
 	struct exit *x = a->exit;
 	(void)l;
-	if (!x || a->ending)
+	if (!y || a->ending)
 		return;
 	x->carrier = a->carrier; // what worked is tried first
 	sp_info("uplink", "carrier up", "exit=%s carrier=%s slot=%u resumed=%s",
 		x->is.conf->name,
 		sp_carrier_kind_word(x->is.conf->carriers[a->carrier].kind), a->slot,
 		a->resume ? "ticket" : "pass");
-	exit_close_links(x, a, SP_REASON_SUPERSEDED); // the first that is up wins
+	stay_close_links(y, a, NULL, SP_REASON_SUPERSEDED); // the first that is up wins
 }
 
 static void on_down(void *ctx, struct sp_link *l, enum sp_reason reason)
 {
 	struct attempt *a = ctx;
-	struct exit *x = a->exit;
+	struct stay *y = a->stay;
 	(void)l;
-	if (!x) { // the exit is gone
+	if (!y) { // it is gone
 		attempt_free(a);
 		return;
 	}
-	TAILQ_REMOVE(&x->attempts, a, entry);
+	TAILQ_REMOVE(&y->attempts, a, entry);
 	if (!a->ending && !a->up)
-		dial_failed(x, a, reason);
-	else if (!a->ending && !another_is_up(x))
-		lost(x, reason);
+		dial_failed(a, reason);
+	else if (!a->ending && !another_is_up(y))
+		lost(y, reason);
 	attempt_free(a);
-	close_useless(x);
-	uplink_kick(x->u);
+	close_useless(y);
+	uplink_kick(y->u);
 }
 
 static const struct sp_link_client_ops link_ops = {.up = on_up, .down = on_down};
@@ -202,24 +213,38 @@ static enum sp_reason reason_of(int err)
 
 static void fail_attempt(struct attempt *a, enum sp_reason reason)
 {
-	struct exit *x = a->exit;
-	TAILQ_REMOVE(&x->attempts, a, entry);
-	dial_failed(x, a, reason);
+	struct stay *y = a->stay;
+	TAILQ_REMOVE(&y->attempts, a, entry);
+	dial_failed(a, reason);
 	attempt_free(a);
-	uplink_kick(x->u);
+	uplink_kick(y->u);
 }
 
 // Where streams wait, a dial that hangs gives way to another one sooner.
-static uint32_t dial_timeout(const struct exit *x)
+static uint32_t dial_timeout(const struct stay *y)
 {
-	uint32_t ms = x->u->opt.dial_timeout_ms;
-	return x->attached_once && ms > REDIAL_MS ? REDIAL_MS : ms;
+	uint32_t ms = y->u->opt.dial_timeout_ms;
+	return y->attached_once && ms > REDIAL_MS ? REDIAL_MS : ms;
+}
+
+// A session that has had a home asks the one it comes to for its record; it would rather
+// wait while streams do.
+static uint8_t attach_flags(const struct attempt *a)
+{
+	const struct stay *y = a->stay;
+	struct sp_session_stats st;
+	if (!y->attached_once)
+		return 0;
+	sp_session_stats(y->session, &st);
+	return SP_ATTACH_MOVED |
+	       (a->exit != y->exit && st.streams ? SP_ATTACH_PARKED : 0);
 }
 
 static void start_link(struct attempt *a, socklen_t addr_len)
 {
+	struct stay *y = a->stay;
 	struct exit *x = a->exit;
-	struct cli_uplink *u = x->u;
+	struct cli_uplink *u = y->u;
 	const struct sp_fleet_carrier *c = &x->is.conf->carriers[a->carrier];
 	struct kept_ticket t = {0};
 	struct sp_link_dial d = {
@@ -234,13 +259,14 @@ static void start_link(struct attempt *a, socklen_t addr_len)
 		.pass = u->identity.pass,
 		.pass_len = u->identity.pass_len,
 		.clock_skew_ms = x->skew_ms,
-		.timeout_ms = dial_timeout(x),
-		.session = x->session,
+		.timeout_ms = dial_timeout(y),
+		.session = y->session,
 		.slot = a->slot,
+		.attach_flags = attach_flags(a),
 		.ops = &link_ops,
 		.ctx = a,
 	};
-	a->resume = x->attached_once && take_ticket(x, &t);
+	a->resume = y->attached_once && x == y->exit && take_ticket(y, &t);
 	if (a->resume) {
 		d.ticket = t.bytes;
 		d.ticket_len = t.len;
@@ -255,48 +281,49 @@ static void start_link(struct attempt *a, socklen_t addr_len)
 static void on_lookup(void *ctx, const struct cli_lookup_result *res)
 {
 	struct attempt *a = ctx;
-	struct exit *x = a->exit;
 	a->lookup = NULL;
 	if (res->err) {
 		fail_attempt(a, res->err == -ETIMEDOUT ? SP_REASON_RESOLVE_TIMEOUT
 						       : SP_REASON_RESOLVE_FAILED);
 		return;
 	}
-	unsigned i = x->address % res->n;
+	unsigned i = a->exit->address % res->n;
 	a->addr = res->addr[i];
 	start_link(a, res->addr_len[i]);
 }
 
-static bool slot_is_free(const struct exit *x, unsigned slot)
+static bool slot_is_free(const struct stay *y, unsigned slot)
 {
 	const struct attempt *a;
-	TAILQ_FOREACH(a, &x->attempts, entry)
+	TAILQ_FOREACH(a, &y->attempts, entry)
 	if (a->slot == slot)
 		return false;
 	return true;
 }
 
-void exit_dial(struct exit *x)
+void stay_dial(struct stay *y, struct exit *x)
 {
-	struct cli_uplink *u = x->u;
+	struct cli_uplink *u = y->u;
 	struct attempt *a = calloc(1, sizeof(*a));
 	unsigned slot = 0;
-	while (slot < SP_SLOTS && !slot_is_free(x, slot))
+	while (slot < SP_SLOTS && !slot_is_free(y, slot))
 		slot++;
 	x->info.dials++;
-	if (!a || slot == SP_SLOTS || exit_need_session(x)) {
+	if (!a || slot == SP_SLOTS || stay_need_session(y)) {
 		free(a);
-		cli_chain_dial_failed(&u->chain, x->index, false, false,
-				      uplink_now_ms(u));
+		if (x == y->exit && stay_is_main(y))
+			cli_chain_dial_failed(&u->chain, x->index, false, false,
+					      uplink_now_ms(u));
 		uplink_kick(u);
 		return;
 	}
+	a->stay = y;
 	a->exit = x;
 	a->slot = slot;
 	// Beside a carrier that is silent another way is tried first, if there is one.
-	a->carrier = (x->carrier + (another_is_up(x) ? 1 : 0)) %
+	a->carrier = (x->carrier + (another_is_up(y) ? 1 : 0)) %
 		     (unsigned)x->is.conf->n_carriers;
-	TAILQ_INSERT_TAIL(&x->attempts, a, entry);
+	TAILQ_INSERT_TAIL(&y->attempts, a, entry);
 	if (cli_lookup_start(u->opt.loop, &x->is.conf->carriers[a->carrier].address,
 			     on_lookup, a, &a->lookup))
 		fail_attempt(a, SP_REASON_NO_MEMORY);

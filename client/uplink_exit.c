@@ -1,4 +1,4 @@
-// One exit of the uplink: its session and what the engine says of it.
+// Exits of the uplink and their stays: sessions, and what the engine says of them.
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -8,6 +8,39 @@
 #include "client/uplink_internal.h"
 #include "lib/log.h"
 
+// ---- stays ----
+
+struct stay *stay_new(struct exit *x)
+{
+	struct stay *y = calloc(1, sizeof(*y));
+	if (!y)
+		return NULL;
+	y->u = x->u;
+	y->exit = x;
+	TAILQ_INIT(&y->attempts);
+	return y;
+}
+
+void stay_free(struct stay *y, enum sp_reason reason)
+{
+	if (!y)
+		return;
+	if (y->u->mover == y)
+		y->u->mover = NULL;
+	stay_close_links(y, NULL, NULL, reason);
+	stay_drop_session(y, reason);
+	// Links that are on their way out still call `down`: they must not find us.
+	while (!TAILQ_EMPTY(&y->attempts)) {
+		struct attempt *a = TAILQ_FIRST(&y->attempts);
+		TAILQ_REMOVE(&y->attempts, a, entry);
+		a->stay = NULL;
+		if (!a->link)
+			attempt_free(a);
+	}
+	stay_forget_tickets(y);
+	free(y);
+}
+
 int exit_new(struct cli_uplink *u, const struct cli_exit *conf, struct exit **ret)
 {
 	struct exit *x = calloc(1, sizeof(*x));
@@ -15,7 +48,12 @@ int exit_new(struct cli_uplink *u, const struct cli_exit *conf, struct exit **re
 		return -ENOMEM;
 	x->u = u;
 	x->is = *conf;
-	TAILQ_INIT(&x->attempts);
+	TAILQ_INIT(&x->guests);
+	x->main = stay_new(x);
+	if (!x->main) {
+		free(x);
+		return -ENOMEM;
+	}
 	*ret = x;
 	return 0;
 }
@@ -24,34 +62,32 @@ void exit_free(struct exit *x, enum sp_reason reason)
 {
 	if (!x)
 		return;
-	exit_close_links(x, NULL, reason);
-	exit_drop_session(x, reason);
-	// Links that are on their way out still call `down`: they must not find us.
-	while (!TAILQ_EMPTY(&x->attempts)) {
-		struct attempt *a = TAILQ_FIRST(&x->attempts);
-		TAILQ_REMOVE(&x->attempts, a, entry);
-		a->exit = NULL;
-		if (!a->link)
-			attempt_free(a);
+	if (x->u->mover && x->u->mover->exit != x)
+		stay_close_links(x->u->mover, NULL, x, reason);
+	stay_free(x->main, reason);
+	while (!TAILQ_EMPTY(&x->guests)) {
+		struct stay *y = TAILQ_FIRST(&x->guests);
+		TAILQ_REMOVE(&x->guests, y, entry);
+		x->u->n_guests--;
+		stay_free(y, reason);
 	}
-	exit_forget_tickets(x);
 	free(x);
 }
 
 // ---- the session ----
 
-int exit_need_session(struct exit *x)
+int stay_need_session(struct stay *y)
 {
-	struct cli_uplink *u = x->u;
+	struct cli_uplink *u = y->u;
 	struct sp_session_options opt = {
 		.role = SP_ROLE_CLIENT,
 		.arena = u->opt.arena,
 		.limits = u->opt.limits,
 		.ops = &u->opt.session_ops,
-		.ctx = x,
+		.ctx = y,
 		.clock_us = sp_loop_clock_us(u->opt.loop),
 	};
-	if (x->session)
+	if (y->session)
 		return 0;
 	randombytes_buf(opt.id, sizeof(opt.id));
 	struct sp_session *s = NULL;
@@ -62,9 +98,10 @@ int exit_need_session(struct exit *x)
 		sp_session_free(s, SP_REASON_NO_MEMORY);
 		return err;
 	}
-	x->session = s;
-	x->attached_once = false;
-	x->detached_since_us = sp_loop_now_us(u->opt.loop);
+	y->session = s;
+	y->attached_once = false;
+	y->asks = y->answers = 0;
+	y->detached_since_us = sp_loop_now_us(u->opt.loop);
 	return 0;
 }
 
@@ -87,148 +124,214 @@ static void stats_add(struct sp_session_stats *sum, const struct sp_session_stat
 	sum->resumes += st->resumes;
 }
 
+// What it counted at this home.
+static void stay_stats(const struct stay *y, struct sp_session_stats *ret)
+{
+	const struct sp_session_stats *b = &y->before;
+	sp_session_stats(y->session, ret);
+	ret->bytes_tx -= b->bytes_tx;
+	ret->bytes_rx -= b->bytes_rx;
+	ret->bytes_resent -= b->bytes_resent;
+	ret->bytes_dup -= b->bytes_dup;
+	ret->dgrams_tx -= b->dgrams_tx;
+	ret->dgrams_rx -= b->dgrams_rx;
+	ret->dgram_bytes_tx -= b->dgram_bytes_tx;
+	ret->dgram_bytes_rx -= b->dgram_bytes_rx;
+	ret->dgrams_dropped -= b->dgrams_dropped;
+	ret->records_tx -= b->records_tx;
+	ret->records_rx -= b->records_rx;
+	ret->streams_refused -= b->streams_refused;
+	ret->flows_evicted -= b->flows_evicted;
+	ret->attaches -= b->attaches;
+	ret->resumes -= b->resumes;
+}
+
+void stay_count_here(struct stay *y)
+{
+	struct sp_session_stats st;
+	stay_stats(y, &st);
+	stats_add(&y->exit->gone, &st);
+	sp_session_stats(y->session, &y->before);
+}
+
+static void stats_add_stay(struct sp_session_stats *sum, const struct stay *y)
+{
+	struct sp_session_stats live;
+	if (!y->session)
+		return;
+	stay_stats(y, &live);
+	stats_add(sum, &live);
+	sum->streams += live.streams;
+	sum->flows += live.flows;
+	sum->replay_bytes += live.replay_bytes;
+	sum->carriers += live.carriers;
+}
+
 void exit_stats(const struct exit *x, struct sp_session_stats *ret)
 {
 	struct sp_session_stats live = {0};
-	if (x->session)
-		sp_session_stats(x->session, &live);
+	const struct stay *y;
+	if (x->main->session)
+		stay_stats(x->main, &live);
 	*ret = live;
 	stats_add(ret, &x->gone);
+	TAILQ_FOREACH(y, &x->guests, entry)
+	stats_add_stay(ret, y);
 }
 
-uint64_t exit_bytes(const struct exit *x)
+uint64_t stay_bytes(const struct stay *y)
 {
 	struct sp_session_stats st = {0};
-	if (x->session)
-		sp_session_stats(x->session, &st);
+	if (y->session)
+		sp_session_stats(y->session, &st);
 	return st.bytes_tx + st.bytes_rx;
 }
 
 // Links must be closed already: none may reach a session that is not there.
-void exit_drop_session(struct exit *x, enum sp_reason reason)
+void stay_drop_session(struct stay *y, enum sp_reason reason)
 {
-	struct sp_session *s = x->session;
+	struct sp_session *s = y->session;
 	struct sp_session_stats st;
 	if (!s)
 		return;
-	sp_session_stats(s, &st);
-	stats_add(&x->gone, &st);
-	x->session = NULL; // what opens streams meanwhile gets a new one
-	exit_forget_tickets(x);
-	sp_session_clock_remove(x->u->opt.clock, s);
+	stay_stats(y, &st);
+	stats_add(&y->exit->gone, &st);
+	y->before = (struct sp_session_stats){0};
+	y->session = NULL; // what opens streams meanwhile gets a new one
+	y->moved_to = NULL;
+	stay_forget_tickets(y);
+	sp_session_clock_remove(y->u->opt.clock, s);
 	sp_session_free(s, reason);
 }
 
-void exit_close_links(struct exit *x, const struct attempt *but, enum sp_reason reason)
+void stay_close_links(struct stay *y, const struct attempt *but, const struct exit *x,
+		      enum sp_reason reason)
 {
 	struct attempt *a, *next;
-	for (a = TAILQ_FIRST(&x->attempts); a; a = next) {
+	for (a = TAILQ_FIRST(&y->attempts); a; a = next) {
 		next = TAILQ_NEXT(a, entry);
-		if (a == but || a->ending)
+		if (a == but || a->ending || (x && a->exit != x))
 			continue;
 		a->ending = true;
-		if (!a->up) // no news later: the chain must not wait for it
-			cli_chain_dial_failed(&x->u->chain, x->index, false, true,
-					      uplink_now_ms(x->u));
+		if (!a->up &&
+		    attempt_is_main(a)) // no news later: the chain must not wait
+			cli_chain_dial_failed(&y->u->chain, y->exit->index, false, true,
+					      uplink_now_ms(y->u));
 		if (a->link) {
 			sp_link_close(a->link, reason);
 			continue;
 		}
-		TAILQ_REMOVE(&x->attempts, a, entry);
+		TAILQ_REMOVE(&y->attempts, a, entry);
 		attempt_free(a);
 	}
 }
 
-static struct attempt *attempt_of_slot(const struct exit *x, unsigned slot)
+static struct attempt *attempt_of_slot(const struct stay *y, unsigned slot)
 {
 	struct attempt *a;
-	TAILQ_FOREACH(a, &x->attempts, entry)
+	TAILQ_FOREACH(a, &y->attempts, entry)
 	if (a->link && a->slot == slot && !a->ending)
 		return a;
 	return NULL;
 }
 
-struct attempt *exit_link_in_use(const struct exit *x)
+struct attempt *stay_link_in_use(const struct stay *y)
 {
-	int slot = x->session ? sp_session_active_slot(x->session) : -1;
-	struct attempt *a = slot < 0 ? NULL : attempt_of_slot(x, (unsigned)slot);
+	int slot = y->session ? sp_session_active_slot(y->session) : -1;
+	struct attempt *a = slot < 0 ? NULL : attempt_of_slot(y, (unsigned)slot);
 	return a && a->up ? a : NULL;
 }
 
 // ---- what the engine says ----
 
+static void home_lost(struct stay *y)
+{
+	y->exit->info.home_losses++;
+	sp_warn("uplink", "home lost: its memory is gone", "exit=%s",
+		y->exit->is.conf->name);
+}
+
 static void on_attached(void *ctx, unsigned slot, bool fresh)
 {
-	struct exit *x = ctx;
-	struct attempt *a = attempt_of_slot(x, slot);
+	struct stay *y = ctx;
+	struct attempt *a = attempt_of_slot(y, slot);
 	if (!a || a->up)
 		return;
+	struct exit *x = a->exit;
 	a->up = true;
-	if (fresh && x->attached_once) {
-		x->info.home_losses++;
-		sp_warn("uplink", "home lost: its memory is gone", "exit=%s",
-			x->is.conf->name);
-	}
-	x->attached_once = true;
-	x->detached_since_us = 0;
-	x->up_bytes = exit_bytes(x);
+	y->adopted = sp_session_is_adopted(y->session, slot);
+	y->moved_to = y->attached_once && (fresh || x != y->exit) ? x : NULL;
+	if (y->moved_to && x == y->exit && !y->adopted)
+		home_lost(y);
+	y->attached_once = true;
+	y->detached_since_us = 0;
+	y->left_since_ms = 0;
+	y->up_bytes = stay_bytes(y);
 	x->skew_ms = sp_link_clock_skew_ms(a->link);
-	if (x->boot_id != sp_link_boot_id(a->link))
-		exit_forget_tickets(x); // of another life of the home
-	x->boot_id = sp_link_boot_id(a->link);
-	cli_chain_up(&x->u->chain, x->index, uplink_now_ms(x->u));
-	uplink_kick(x->u);
+	if (y->boot_id != sp_link_boot_id(a->link))
+		stay_forget_tickets(y); // of another life of the home
+	y->boot_id = sp_link_boot_id(a->link);
+	if (attempt_is_main(a))
+		cli_chain_up(&y->u->chain, x->index, uplink_now_ms(y->u));
+	uplink_kick(y->u);
 }
 
 static void on_ticket(void *ctx, unsigned slot, unsigned index, uint32_t lifetime_s,
 		      const uint8_t *ticket, size_t len)
 {
-	struct exit *x = ctx;
-	struct attempt *a = attempt_of_slot(x, slot);
+	struct stay *y = ctx;
+	struct attempt *a = attempt_of_slot(y, slot);
 	if (a)
-		exit_keep_ticket(x, a, index, lifetime_s, ticket, len);
+		stay_keep_ticket(y, a, index, lifetime_s, ticket, len);
 }
 
 static void on_stalled(void *ctx, unsigned slot)
 {
-	struct exit *x = ctx;
-	struct attempt *a = attempt_of_slot(x, slot);
+	struct stay *y = ctx;
+	struct attempt *a = attempt_of_slot(y, slot);
 	struct sp_session_stats st;
 	if (!a || !a->up)
 		return;
-	sp_session_stats(x->session, &st);
-	x->stall_records = st.records_rx;
-	x->info.stalls++;
-	sp_info("uplink", "carrier is silent", "exit=%s slot=%u", x->is.conf->name, slot);
-	cli_chain_stalled(&x->u->chain, x->index, uplink_now_ms(x->u));
-	uplink_kick(x->u);
+	sp_session_stats(y->session, &st);
+	y->stall_records = st.records_rx;
+	y->exit->info.stalls++;
+	sp_info("uplink", "carrier is silent", "exit=%s slot=%u", y->exit->is.conf->name,
+		slot);
+	if (attempt_is_main(a))
+		cli_chain_stalled(&y->u->chain, y->exit->index, uplink_now_ms(y->u));
+	else
+		sp_link_close(a->link, SP_REASON_STALL); // dialled anew
+	uplink_kick(y->u);
 }
 
 static void on_goaway(void *ctx, enum sp_reason reason, uint64_t deadline_ms)
 {
-	struct exit *x = ctx;
+	struct stay *y = ctx;
 	sp_info("uplink", "exit takes no new streams",
-		"exit=%s reason=%s deadline_ms=%" PRIu64, x->is.conf->name,
+		"exit=%s reason=%s deadline_ms=%" PRIu64, y->exit->is.conf->name,
 		sp_reason_word(reason), deadline_ms);
-	cli_chain_goaway(&x->u->chain, x->index, uplink_now_ms(x->u));
-	uplink_kick(x->u);
+	if (stay_is_main(y))
+		cli_chain_goaway(&y->u->chain, y->exit->index, uplink_now_ms(y->u));
+	uplink_kick(y->u);
 }
 
 static void on_ended(void *ctx, enum sp_reason reason)
 {
-	struct exit *x = ctx;
-	x->over = true;
-	x->over_reason = reason;
-	x->info.sessions_ended++;
-	x->info.last_down = reason;
-	x->info.last_down_ms = uplink_now_ms(x->u);
+	struct stay *y = ctx;
+	struct cli_uplink_exit_info *info = &y->exit->info;
+	y->over = true;
+	y->over_reason = reason;
+	info->sessions_ended++;
+	info->last_down = reason;
+	info->last_down_ms = uplink_now_ms(y->u);
 	sp_warn("uplink", "session ended by the exit", "exit=%s reason=%s",
-		x->is.conf->name, sp_reason_word(reason));
-	cli_chain_ended(&x->u->chain, x->index, uplink_now_ms(x->u));
-	uplink_kick(x->u);
+		y->exit->is.conf->name, sp_reason_word(reason));
+	if (stay_is_main(y))
+		cli_chain_ended(&y->u->chain, y->exit->index, uplink_now_ms(y->u));
+	uplink_kick(y->u);
 }
 
-void exit_set_ops(struct sp_session_ops *ops)
+void stay_set_ops(struct sp_session_ops *ops)
 {
 	ops->attached = on_attached;
 	ops->ticket = on_ticket;

@@ -1,4 +1,10 @@
 // What the files of the uplink share (uplink*.c); nobody else includes this.
+//
+// A *stay* is a session and the exit that is its home. Each exit of the chain has one
+// main stay, for what is opened there; others are its *guests*: they came with streams
+// when a session moved in, and go when nothing is left of them. Exits that left the
+// config linger in `leaving` while one of their stays has work. The chain hears of main
+// stays only.
 #ifndef CLI_UPLINK_INTERNAL_H
 #define CLI_UPLINK_INTERNAL_H
 
@@ -8,13 +14,16 @@
 #include "client/uplink.h"
 
 #define TICKETS_KEPT 4
+#define GUESTS_MAX   8 // of all exits; beyond, the oldest guest goes
 
 struct exit;
+struct stay;
 
 // One dial, and then one link.
 struct attempt {
 	TAILQ_ENTRY(attempt) entry;
-	struct exit *exit;
+	struct stay *stay;         // NULL: it is gone
+	struct exit *exit;         // dialled: the stay's own, or one it asks to move to
 	struct cli_lookup *lookup; // while the name is looked up
 	struct sp_link *link;      // from then on
 	unsigned slot;
@@ -34,27 +43,45 @@ struct kept_ticket {
 	uint8_t bytes[SP_HS_TICKET_MAX];
 };
 
-struct exit {
+struct stay {
+	TAILQ_ENTRY(stay) entry; // of a guest
 	struct cli_uplink *u;
-	unsigned index;             // in the chain
-	struct cli_exit is;         // what the config says
+	struct exit *exit;
 	struct sp_session *session; // or NULL
 	struct attempt_list attempts;
-	unsigned carrier; // to try next
-	unsigned address; // of the name's addresses to try next
 	unsigned n_tickets;
 	struct kept_ticket ticket[TICKETS_KEPT]; // the newest last
 	bool attached_once;                      // this session was attached before
 	bool over;                               // END came: free the session
 	enum sp_reason over_reason;
-	int64_t skew_ms;
 	uint64_t boot_id;
 	uint64_t detached_since_us; // 0: attached
 	uint64_t up_bytes;          // carried when the carrier came up
 	uint64_t stall_records;     // records_rx when it stalled
+	uint64_t left_since_ms;     // another exit serves instead; 0: none does
+	// asking to move
+	uint64_t ask_at_ms;
+	unsigned asks, answers;
+	struct exit *moved_to; // attached there, to be moved at the next decision
+	bool adopted;          // with its record
+	struct sp_session_stats before; // what it counted at earlier homes
+};
+TAILQ_HEAD(stay_list, stay);
+
+struct exit {
+	struct cli_uplink *u;
+	TAILQ_ENTRY(exit) entry; // of leaving ones
+	unsigned index;          // in the chain; CLI_CHAIN_MAX: left the config
+	struct cli_exit is;      // what the config says
+	struct stay *main;
+	struct stay_list guests;
+	unsigned carrier; // to try next
+	unsigned address; // of the name's addresses to try next
+	int64_t skew_ms;
 	struct cli_uplink_exit_info info;
 	struct sp_session_stats gone; // sums of sessions that were freed
 };
+TAILQ_HEAD(exit_list, exit);
 
 struct old_exits { // replaced configs, until nothing can point into them
 	struct old_exits *next;
@@ -69,9 +96,13 @@ struct cli_uplink {
 	struct old_exits *old;
 	struct cli_chain chain;
 	struct exit *exit[CLI_CHAIN_MAX];
+	struct exit_list leaving;
+	struct stay *mover; // asks to move to the exit in use; NULL: none does
+	unsigned n_guests;
 	struct sp_timer timer;
 	struct sp_deferred decide;
 	uint64_t moves;
+	struct cli_uplink_moved moved;
 	bool closing;
 };
 
@@ -80,25 +111,54 @@ static inline uint64_t uplink_now_ms(const struct cli_uplink *u)
 	return sp_loop_now_ms(u->opt.loop);
 }
 
+// Whether the chain hears of it.
+static inline bool stay_is_main(const struct stay *y)
+{
+	return y->exit->main == y && y->exit->index < CLI_CHAIN_MAX;
+}
+
+static inline bool attempt_is_main(const struct attempt *a)
+{
+	return a->exit == a->stay->exit && stay_is_main(a->stay);
+}
+
 // uplink.c
 void uplink_kick(struct cli_uplink *u); // decide at the end of this turn
 
 // uplink_exit.c
 int exit_new(struct cli_uplink *u, const struct cli_exit *conf, struct exit **ret);
 void exit_free(struct exit *x, enum sp_reason reason);
-int exit_need_session(struct exit *x);
-void exit_drop_session(struct exit *x, enum sp_reason reason);
-void exit_close_links(struct exit *x, const struct attempt *but, enum sp_reason reason);
-struct attempt *exit_link_in_use(const struct exit *x); // up and active, or NULL
-uint64_t exit_bytes(const struct exit *x); // stream bytes of the session, both ways
 void exit_stats(const struct exit *x, struct sp_session_stats *ret);
-void exit_set_ops(struct sp_session_ops *ops); // the uplink's part of them
+struct stay *stay_new(struct exit *x);
+void stay_free(struct stay *y, enum sp_reason reason); // not from the engine's calls
+int stay_need_session(struct stay *y);
+void stay_drop_session(struct stay *y, enum sp_reason reason);
+// All attempts but `but`; those to `x` only, if it is not NULL.
+void stay_close_links(struct stay *y, const struct attempt *but, const struct exit *x,
+		      enum sp_reason reason);
+struct attempt *stay_link_in_use(const struct stay *y); // up and active, or NULL
+// What was counted until now counts as the present home's, and no more for the next.
+void stay_count_here(struct stay *y);
+uint64_t stay_bytes(const struct stay *y);     // stream bytes of the session, both ways
+void stay_set_ops(struct sp_session_ops *ops); // the uplink's part of them
 
 // uplink_dial.c
-void exit_dial(struct exit *x);
-void exit_forget_tickets(struct exit *x);
-void exit_keep_ticket(struct exit *x, struct attempt *a, unsigned index,
+// The stay's session at `x`: its home, or an exit that is asked to take it over.
+void stay_dial(struct stay *y, struct exit *x);
+void stay_forget_tickets(struct stay *y);
+void stay_keep_ticket(struct stay *y, struct attempt *a, unsigned index,
 		      uint32_t lifetime_s, const uint8_t *ticket, size_t len);
 void attempt_free(struct attempt *a);
+
+// uplink_move.c
+// Whether what can move should: the exit does not serve, and the one in use does.
+bool stay_is_left(const struct stay *y, uint64_t now_ms);
+bool stay_is_asking(const struct stay *y, uint64_t now_ms); // and may be answered soon
+// The exit in use changed, because `from` was given up.
+void move_begin(struct cli_uplink *u, struct exit *from);
+// It left the config; `in_use`: it was the exit in use. It may be freed.
+void move_leave(struct cli_uplink *u, struct exit *x, bool in_use);
+void move_decide(struct cli_uplink *u, uint64_t now_ms);
+uint64_t move_deadline(const struct cli_uplink *u); // ms; CLI_CHAIN_NEVER
 
 #endif

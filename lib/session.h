@@ -269,6 +269,10 @@ uint64_t sp_session_flow_changes(const struct sp_session *s);
 
 // ---- whole session ----
 
+// Client: ends every stream that a home has spoken of with `reason`; those that no home
+// knows yet are opened at the next one. Not from the engine's calls.
+void sp_session_lose_streams(struct sp_session *s, enum sp_reason reason);
+
 void sp_session_goaway(struct sp_session *s, enum sp_reason reason, uint64_t deadline_ms);
 // Worker: sends END on every carrier; free the session when they are flushed or after 1
 // s.

@@ -277,6 +277,27 @@ size_t sp_session_hello(struct sp_session *s, unsigned slot, uint8_t *buf, size_
 
 // ---- what the peer says first ----
 
+// Those for which `stays` is the home, or that have none, stay.
+static void end_streams(struct sp_session *s, uint64_t stays, enum sp_reason reason)
+{
+	struct sp_stream *st = TAILQ_FIRST(&s->all);
+	while (st) {
+		struct sp_stream *next = TAILQ_NEXT(st, all);
+		if (st->home != stays && (st->home || st->finished)) {
+			stream_end(st, reason);
+			next = TAILQ_NEXT(st, all); // the program may have opened others
+			stream_destroy(st);
+		}
+		st = next;
+	}
+}
+
+void sp_session_lose_streams(struct sp_session *s, enum sp_reason reason)
+{
+	session_refresh(s);
+	end_streams(s, 0, reason);
+}
+
 // The home has no memory of the session (another incarnation): what the earlier one had
 // spoken of is lost; what none has spoken of is opened again. Carriers that end at the
 // earlier home go, lest its bytes be mixed with the new one's.
@@ -289,16 +310,7 @@ static void home_changed(struct sp_session *s, const struct slot *sl)
 		sp_session_detach(s, i, old.link, s->now_us);
 		old.ops->close(old.link, SP_REASON_HOME_LOST);
 	}
-	struct sp_stream *st = TAILQ_FIRST(&s->all);
-	while (st) {
-		struct sp_stream *next = TAILQ_NEXT(st, all);
-		if (st->home != sl->home && (st->home || st->finished)) {
-			stream_end(st, SP_REASON_HOME_LOST);
-			next = TAILQ_NEXT(st, all); // the program may have opened others
-			stream_destroy(st);
-		}
-		st = next;
-	}
+	end_streams(s, sl->home, SP_REASON_HOME_LOST);
 }
 
 int attach_result(struct sp_session *s, unsigned slot, const struct sp_frame *f,

@@ -481,7 +481,9 @@ enum sp_reason wrk_sessions_attach(void *ctx, struct sp_link *l,
 	if (who->kind == SP_HS_RESUME &&
 	    memcmp(who->session, at->session, sizeof(at->session)))
 		return refuse(t, SP_REASON_NOT_YOURS);
-	if (fresh) {
+	if (fresh && (at->flags & SP_ATTACH_PARKED)) {
+		r = SP_REASON_NOT_ADOPTED; // nobody here knows its home to be dead
+	} else if (fresh) {
 		r = check_room(t, &who->pass);
 		if (!r)
 			r = session_make(t, &who->pass, at->session, &s);
