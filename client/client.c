@@ -85,8 +85,10 @@ static int reload(void *ctx, char *why, size_t cap)
 		snprintf(why, cap, "%s", errs.text[0]);
 		return SP_E_CONFIG;
 	}
-	int err = cli_identity_load(cfg, true, &id, why, cap);
+	char text[SP_WHY_MAX];
+	int err = cli_identity_load(cfg, true, &id, text, sizeof(text));
 	if (err) {
+		sp_conf_place(&cli_config_table, c->config_path, text, why, cap);
 		cli_config_free(cfg);
 		return err;
 	}
@@ -297,8 +299,13 @@ static int listen_on(struct cli_client *c, enum cli_proxy_kind kind,
 			continue;
 		}
 		if (err) {
-			sp_error("client", "cannot listen", "address=%s why=%s", text,
-				 sp_strerror(err));
+			const char *key =
+				kind == CLI_PROXY_SOCKS ? "socks.listen" : "http.listen";
+			char why[2 * SP_WHY_MAX];
+			sp_error("client", "cannot listen", "why=%s",
+				 sp_conf_place_listen(&cli_config_table, c->config_path,
+						      key, &list->v[i], err, why,
+						      sizeof(why)));
 			return err;
 		}
 		sp_info("client", "listening", "proxy=%s address=%s",

@@ -109,10 +109,8 @@ int cli_cmd_check(const struct cli_args *args)
 		return EX_CONFIG;
 	int err = cli_identity_load(cfg, false, &id, why, sizeof(why));
 	cli_config_free(cfg);
-	if (err) {
-		fprintf(stderr, "%s: %s\n", args->config, why);
-		return EX_CONFIG;
-	}
+	if (err)
+		return cli_config_refuse(args->config, why);
 	const struct sp_fleet_revision *r = &id.exits->fleet->revision;
 	printf("%s: good; %u exits of revision %u.%llu, pass for tier %s\n", args->config,
 	       id.exits->n, r->epoch, (unsigned long long)r->sequence, id.pass.tier);

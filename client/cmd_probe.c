@@ -131,10 +131,8 @@ int cli_cmd_probe(const struct cli_args *args)
 		return EX_CONFIG;
 	int err = cli_identity_load(cfg, false, &id, why, sizeof(why));
 	cli_config_free(cfg);
-	if (err) {
-		fprintf(stderr, "%s: %s\n", args->config, why);
-		return EX_CONFIG;
-	}
+	if (err)
+		return cli_config_refuse(args->config, why);
 	signal(SIGPIPE, SIG_IGN);
 	opt.identity = &id.device;
 	int status = probe_all(args, &id, &opt);

@@ -29,9 +29,8 @@ int cli_cmd_up(const struct cli_args *args)
 	if (!cfg)
 		return EX_CONFIG;
 	if (cli_identity_load(cfg, true, &id, why, sizeof(why))) {
-		fprintf(stderr, "%s: %s\n", args->config, why);
 		cli_config_free(cfg);
-		return EX_CONFIG;
+		return cli_config_refuse(args->config, why);
 	}
 	prepare_process();
 	sp_log_setup((enum sp_log_level)cfg->log.level,

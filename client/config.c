@@ -5,6 +5,9 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/un.h>
+#include <sysexits.h>
+
+#include "lib/file.h"
 
 #define AT(field) offsetof(struct cli_config, field)
 
@@ -218,6 +221,14 @@ struct cli_config *cli_config_load(const char *path)
 	if (!cfg)
 		sp_conf_errors_print(&errs, stderr);
 	return cfg;
+}
+
+int cli_config_refuse(const char *path, const char *why)
+{
+	char at[2 * SP_WHY_MAX];
+	fprintf(stderr, "%s\n",
+		sp_conf_place(&cli_config_table, path, why, at, sizeof(at)));
+	return EX_CONFIG;
 }
 
 void cli_config_free(struct cli_config *cfg)

@@ -41,6 +41,9 @@ extern const struct sp_conf_table cli_config_table;
 
 // Loads `path`; NULL: the errors were printed to stderr.
 struct cli_config *cli_config_load(const char *path);
+// Says to stderr what is wrong with what a key of `path` names (cli_identity_load's why),
+// with the key's line. The exit status.
+int cli_config_refuse(const char *path, const char *why);
 void cli_config_free(struct cli_config *cfg); // NULL is fine
 // Where the control socket is: `control`, or in the state folder. Returns buf.
 const char *cli_config_control(const struct cli_config *cfg, char *buf, size_t cap);

@@ -5,6 +5,7 @@
 
 #include "client/client.h"
 #include "lib/admin.h"
+#include "lib/file.h"
 #include "lib/log.h"
 #include "lib/metrics.h"
 
@@ -258,7 +259,7 @@ int cli_metrics_new(struct cli_client *c, struct cli_metrics **ret)
 {
 	struct cli_metrics *m;
 	const struct sp_target *at = &c->cfg->admin.listen;
-	char text[SP_TARGET_TEXT_MAX];
+	char why[2 * SP_WHY_MAX];
 	*ret = NULL;
 	if (!at->kind)
 		return 0;
@@ -267,8 +268,9 @@ int cli_metrics_new(struct cli_client *c, struct cli_metrics **ret)
 		return -ENOMEM;
 	int err = sp_admin_new(c->loop, at, &admin_ops, c, &m->admin);
 	if (err) {
-		sp_error("client", "cannot listen", "address=%s why=%s",
-			 sp_target_format(at, text, sizeof(text)), sp_strerror(err));
+		sp_error("client", "cannot listen", "why=%s",
+			 sp_conf_place_listen(&cli_config_table, c->config_path,
+					      "admin.listen", at, err, why, sizeof(why)));
 		free(m);
 		return err;
 	}

@@ -24,6 +24,8 @@ struct load {
 	const char *folder; // or NULL
 	struct sp_conf_errors *errs;
 	bool fatal;
+	const struct sp_conf_key *wanted; // of the file itself; where it stands to:
+	size_t wanted_line;
 };
 
 // One mapping that is being read: the whole file, or an entry of a TABLES list.
@@ -167,35 +169,55 @@ static bool is_group(const struct sp_conf_table *t, const char *path)
 	return false;
 }
 
-// What was meant: the same word in another group, or one at most a third of it away.
-static const struct sp_conf_key *nearest(const struct sp_conf_table *t, const char *path)
+// The key that a text begins with, or NULL.
+static const struct sp_conf_key *find_leading(const struct sp_conf_table *t,
+					      const char *why)
 {
-	const struct sp_conf_key *best = NULL;
+	char name[SP_CONF_NAME_MAX];
+	snprintf(name, sizeof(name), "%.*s", (int)strcspn(why, ": "), why);
+	return find(t, name);
+}
+
+// What was meant: the same word in another group, or a key or group at most a third of it
+// away. To `ret`; false: nothing is near.
+static bool nearest(const struct sp_conf_table *t, const char *path,
+		    char ret[static SP_CONF_NAME_MAX])
+{
 	unsigned least = (unsigned)strlen(path) / 3 + 1;
 	const char *last = strrchr(path, '.');
+	bool found = false;
 	last = last ? last + 1 : path;
 
 	for (size_t i = 0; i < t->n_keys; i++) {
-		const char *name = t->keys[i].name, *tail = strrchr(name, '.');
-		unsigned d = sp_text_distance(name, path);
-		if (strcmp(tail ? tail + 1 : name, last) == 0 && d > 1)
-			d = 1;
-		if (d < least) {
-			least = d;
-			best = &t->keys[i];
+		char name[SP_CONF_NAME_MAX];
+		snprintf(name, sizeof(name), "%s", t->keys[i].name);
+		char *tail = strrchr(name, '.');
+		bool same = strcmp(tail ? tail + 1 : name, last) == 0;
+		for (;;) { // the key, then the groups that it is in
+			unsigned d = sp_text_distance(name, path);
+			if (same && d > 1)
+				d = 1;
+			if (d < least) {
+				least = d;
+				found = true;
+				memcpy(ret, name, sizeof(name));
+			}
+			if (!(tail = strrchr(name, '.')))
+				break;
+			*tail = '\0';
+			same = false;
 		}
 	}
-	return best;
+	return found;
 }
 
 static void unknown(struct load *l, const struct object *o, const char *path)
 {
-	const struct sp_conf_key *k = NULL;
-	if (l->errs->n < SP_CONF_ERRORS_MAX) // else nobody reads it
-		k = nearest(o->table, path);
-	if (k)
+	char near[SP_CONF_NAME_MAX];
+	bool read = l->errs->n < SP_CONF_ERRORS_MAX; // else nobody reads it
+	if (read && nearest(o->table, path, near))
 		complain(l, line_of(l), "%s%s: unknown key; did you mean %s?", o->prefix,
-			 path, k->name);
+			 path, near);
 	else
 		complain(l, line_of(l), "%s%s: unknown key; remove it", o->prefix, path);
 }
@@ -272,6 +294,8 @@ static void load_value(struct load *l, const struct object *o,
 		return;
 	}
 	*seen = line_of(l);
+	if (k == l->wanted)
+		l->wanted_line = *seen;
 	if (conf_is_list(k) && l->ev.type == YAML_SEQUENCE_START_EVENT) {
 		load_list(l, o, k);
 		return;
@@ -368,8 +392,11 @@ static void load_object(struct load *l, struct object *o)
 	if (!l->fatal)
 		check_required(l, o);
 	if (l->errs->n == before && o->table->check &&
-	    !o->table->check(o->conf, why, sizeof(why)))
-		complain(l, o->line, "%s%s", o->prefix, why);
+	    !o->table->check(o->conf, why, sizeof(why))) {
+		const struct sp_conf_key *k = find_leading(o->table, why);
+		size_t line = k ? o->seen[k - o->table->keys] : 0;
+		complain(l, line ? line : o->line, "%s%s", o->prefix, why);
+	}
 	free(o->seen);
 }
 
@@ -397,32 +424,38 @@ static void load_file(struct load *l, const struct sp_conf_table *t, void *conf)
 		stop(l, "a second document begins here; a config file is one");
 }
 
-void *sp_conf_parse(const struct sp_conf_table *t, const char *name, const char *folder,
-		    const char *text, size_t len, struct sp_conf_errors *errs)
+static void *parse(struct load *l, const struct sp_conf_table *t, const char *text,
+		   size_t len)
 {
-	struct load l = {.name = name, .folder = folder, .errs = errs};
 	void *conf = calloc(1, t->struct_bytes);
 
-	errs->n = 0;
-	if (!conf || !yaml_parser_initialize(&l.parser)) {
-		complain(&l, 0, "no memory");
+	l->errs->n = 0;
+	if (!conf || !yaml_parser_initialize(&l->parser)) {
+		complain(l, 0, "no memory");
 		free(conf);
 		return NULL;
 	}
 	if (len > SP_CONF_FILE_MAX) {
-		complain(&l, 0, "longer than the limit of %u bytes", SP_CONF_FILE_MAX);
+		complain(l, 0, "longer than the limit of %u bytes", SP_CONF_FILE_MAX);
 	} else {
-		yaml_parser_set_encoding(&l.parser, YAML_UTF8_ENCODING);
-		yaml_parser_set_input_string(&l.parser, (const yaml_char_t *)text, len);
-		load_file(&l, t, conf);
-		yaml_event_delete(&l.ev);
+		yaml_parser_set_encoding(&l->parser, YAML_UTF8_ENCODING);
+		yaml_parser_set_input_string(&l->parser, (const yaml_char_t *)text, len);
+		load_file(l, t, conf);
+		yaml_event_delete(&l->ev);
 	}
-	yaml_parser_delete(&l.parser);
-	if (errs->n) {
+	yaml_parser_delete(&l->parser);
+	if (l->errs->n) {
 		sp_conf_free(t, conf);
 		return NULL;
 	}
 	return conf;
+}
+
+void *sp_conf_parse(const struct sp_conf_table *t, const char *name, const char *folder,
+		    const char *text, size_t len, struct sp_conf_errors *errs)
+{
+	struct load l = {.name = name, .folder = folder, .errs = errs};
+	return parse(&l, t, text, len);
 }
 
 void *sp_conf_load(const struct sp_conf_table *t, const char *path,
@@ -454,6 +487,45 @@ void *sp_conf_load(const struct sp_conf_table *t, const char *path,
 	}
 	free(folder);
 	return conf;
+}
+
+const char *sp_conf_place(const struct sp_conf_table *t, const char *path,
+			  const char *why, char *ret, size_t cap)
+{
+	const struct sp_file_read opt = {.max = SP_CONF_FILE_MAX};
+	struct sp_conf_errors errs;
+	struct load l = {.name = path, .errs = &errs, .wanted = find_leading(t, why)};
+	uint8_t *buf;
+	size_t len;
+
+	if (l.wanted && !sp_file_read(path, &opt, &buf, &len, ret, cap)) {
+		sp_conf_free(t, parse(&l, t, (char *)buf, len));
+		sp_file_free(buf, len);
+	}
+	if (l.wanted_line)
+		snprintf(ret, cap, "%s:%zu: %s", path, l.wanted_line, why);
+	else
+		snprintf(ret, cap, "%s: %s", path, why);
+	return ret;
+}
+
+const char *sp_conf_place_listen(const struct sp_conf_table *t, const char *path,
+				 const char *key, const struct sp_target *at, int err,
+				 char *ret, size_t cap)
+{
+	char why[SP_WHY_MAX], text[SP_TARGET_TEXT_MAX];
+	const char *remedy = "name another address";
+
+	if (err == -EADDRINUSE)
+		remedy = "end the program that listens there, or name another port";
+	else if (err == -EACCES)
+		remedy = "start it with CAP_NET_BIND_SERVICE (the systemd unit does), or "
+			 "name a port from 1024 up";
+	else if (err == -EADDRNOTAVAIL)
+		remedy = "name an address of this machine";
+	snprintf(why, sizeof(why), "%s: %s: %s; %s", key,
+		 sp_target_format(at, text, sizeof(text)), sp_strerror(err), remedy);
+	return sp_conf_place(t, path, why, ret, cap);
 }
 
 void sp_conf_free(const struct sp_conf_table *t, void *conf)

@@ -73,7 +73,7 @@ struct sp_conf_table {
 	size_t n_keys;
 	size_t struct_bytes;
 	// What no single key shows. true, or false and in `why` one clause that names the
-	// keys. NULL: nothing.
+	// keys, the one to change first. NULL: nothing.
 	bool (*check)(const void *conf, char *why, size_t cap);
 };
 
@@ -93,6 +93,15 @@ void *sp_conf_load(const struct sp_conf_table *t, const char *path,
 void *sp_conf_parse(const struct sp_conf_table *t, const char *name, const char *folder,
 		    const char *text, size_t len,
 		    struct sp_conf_errors *errs) SP_MUST_CHECK;
+// Where a mistake stands that shows only later, in what a key names: "path:line: why" to
+// ret, cut to cap, with the line of the key that `why` begins with; without a line if
+// that key is not in the file. Reads the file once more. Returns ret.
+const char *sp_conf_place(const struct sp_conf_table *t, const char *path,
+			  const char *why, char *ret, size_t cap);
+// The same of an address below `key` at which listening failed with -errno `err`.
+const char *sp_conf_place_listen(const struct sp_conf_table *t, const char *path,
+				 const char *key, const struct sp_target *at, int err,
+				 char *ret, size_t cap);
 // Wipes and frees. NULL is fine.
 void sp_conf_free(const struct sp_conf_table *t, void *conf);
 

@@ -194,6 +194,31 @@ static const struct sp_conf_key keys[] = {
 	 .help = "Form of a line"},
 };
 
+// Where the worker listens and where strangers go needs no name server.
+static bool check_names(const struct wrk_config *c, char *why, size_t cap)
+{
+	const struct {
+		const char *key;
+		const struct sp_target *v;
+		size_t n;
+	} all[] = {
+		{"listen.tls", c->listen.tls.v, c->listen.tls.n},
+		{"listen.tcp", c->listen.tcp.v, c->listen.tcp.n},
+		{"cover", &c->cover, 1},
+		{"admin.listen", &c->admin.listen, 1},
+	};
+	char text[SP_TARGET_TEXT_MAX];
+	for (size_t i = 0; i < sizeof(all) / sizeof(all[0]); i++)
+		for (size_t k = 0; k < all[i].n; k++)
+			if (all[i].v[k].kind == SP_TARGET_NAME) {
+				sp_target_format(&all[i].v[k], text, sizeof(text));
+				snprintf(why, cap, "%s: %s is a name; want an address",
+					 all[i].key, text);
+				return false;
+			}
+	return true;
+}
+
 static bool check(const void *conf, char *why, size_t cap)
 {
 	const struct wrk_config *c = conf;
@@ -222,7 +247,7 @@ static bool check(const void *conf, char *why, size_t cap)
 			 "true");
 		return false;
 	}
-	return true;
+	return check_names(c, why, cap);
 }
 
 const struct sp_conf_table wrk_config_table = {

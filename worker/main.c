@@ -148,7 +148,10 @@ static int with_config(const struct args *args)
 	if (args->action == DUMP) {
 		status = sp_conf_dump(&wrk_config_table, cfg, stdout) ? EX_IOERR : EX_OK;
 	} else if (wrk_identity_load(cfg, &id, why, sizeof(why))) {
-		fprintf(stderr, "%s: %s\n", args->config, why);
+		char at[2 * SP_WHY_MAX];
+		fprintf(stderr, "%s\n",
+			sp_conf_place(&wrk_config_table, args->config, why, at,
+				      sizeof(at)));
 	} else if (args->action == CHECK) {
 		printf("%s: good; signed config epoch %u, sequence %llu\n", args->config,
 		       id.fleet->revision.epoch,

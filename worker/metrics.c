@@ -2,6 +2,7 @@
 
 #include <stddef.h>
 
+#include "lib/file.h"
 #include "lib/log.h"
 #include "lib/version.h"
 
@@ -365,9 +366,11 @@ int wrk_metrics_serve(struct wrk_worker *w)
 		return 0;
 	sp_target_format(at, text, sizeof(text));
 	int err = sp_admin_new(w->loop, at, &ops, w, &w->admin);
+	char why[2 * SP_WHY_MAX];
 	if (err)
-		sp_error("worker", "cannot listen",
-			 "key=admin.listen address=%s error=%s", text, sp_strerror(err));
+		sp_error("worker", "cannot listen", "why=%s",
+			 sp_conf_place_listen(&wrk_config_table, w->config_path,
+					      "admin.listen", at, err, why, sizeof(why)));
 	else
 		sp_info("worker", "listening", "admin=%s", text);
 	return err;

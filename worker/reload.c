@@ -9,8 +9,10 @@
 
 static void refuse(struct wrk_worker *w, const char *why)
 {
+	char at[2 * SP_WHY_MAX];
 	w->reloads_failed++;
-	sp_error("reload", "kept the old config", "why=%s", why);
+	sp_error("reload", "kept the old config", "why=%s",
+		 sp_conf_place(&wrk_config_table, w->config_path, why, at, sizeof(at)));
 }
 
 static void refuse_yaml(struct wrk_worker *w, const struct sp_conf_errors *errs)

@@ -9,6 +9,7 @@
 
 #include <sodium.h>
 
+#include "lib/file.h"
 #include "lib/log.h"
 #include "lib/version.h"
 #include "worker/metrics.h"
@@ -197,8 +198,11 @@ static int open_port(struct wrk_worker *w, enum sp_carrier_kind kind,
 		fd = wrk_listener_bind((struct sockaddr *)&sa, len, BACKLOG);
 	sp_target_format(at, text, sizeof(text));
 	if (fd < 0) {
-		sp_error("worker", "cannot listen", "address=%s error=%s", text,
-			 sp_strerror(fd));
+		char why[2 * SP_WHY_MAX];
+		const char *key = kind == SP_CARRIER_TLS ? "listen.tls" : "listen.tcp";
+		sp_error("worker", "cannot listen", "why=%s",
+			 sp_conf_place_listen(&wrk_config_table, w->config_path, key, at,
+					      fd, why, sizeof(why)));
 		return fd;
 	}
 	port->w = w;

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import time
@@ -62,7 +63,7 @@ def test_check_and_dump_agree_with_what_runs(lab):
     assert run("-c", copy, "--check").returncode == 0
 
 
-def test_wrong_configs_name_file_key_and_remedy(lab):
+def test_wrong_configs_name_file_line_key_and_remedy(lab):
     client = lab.client("client", [lab.worker(start=False)], start=False)
     good = client.config_path.read_text()
     for change, words in (
@@ -83,7 +84,8 @@ def test_wrong_configs_name_file_key_and_remedy(lab):
         client.config_path.write_text("".join(kept) + change)
         r = client.run("--check")
         assert r.returncode == 78, (change, r.stdout)
-        for word in [client.config_path.name, *words]:
+        assert re.match(rf"{client.config_path}:\d+: ", r.stderr), (change, r.stderr)
+        for word in words:
             assert word in r.stderr, (change, r.stderr)
 
 

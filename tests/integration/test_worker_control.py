@@ -99,15 +99,15 @@ def broken_policy(w):
     [
         (broken_number, r"worker\.yaml:\d+: .*streams_per_session"),
         (broken_name, r"worker\.yaml:\d+: .*no_such_limit"),
-        (broken_key, r"keys\.static.*/nonexistent/key.*sallyportctl"),
-        (broken_mode, r"keys\.static.*node\.key"),
-        (broken_tls, r"tls\.certificate.*tls\.key.*match"),
-        (broken_signature, r"config.*worker\.signed.*signature"),
-        (broken_signer, r"config.*worker\.signed.*keys\.fleet"),
-        (broken_policy, r"config.*worker\.signed.*300\.0\.0\.0"),
+        (broken_key, r"worker\.yaml:\d+: keys\.static.*/nonexistent/key.*sallyportctl"),
+        (broken_mode, r"worker\.yaml:\d+: keys\.static.*node\.key"),
+        (broken_tls, r"worker\.yaml:\d+: tls\.certificate.*tls\.key.*match"),
+        (broken_signature, r"worker\.yaml:\d+: config.*worker\.signed.*signature"),
+        (broken_signer, r"worker\.yaml:\d+: config.*worker\.signed.*keys\.fleet"),
+        (broken_policy, r"worker\.yaml:\d+: config.*worker\.signed.*300\.0\.0\.0"),
     ],
 )
-def test_check_names_file_key_and_remedy(lab, change, says):
+def test_check_names_file_line_key_and_remedy(lab, change, says):
     w = lab.worker("w", start=False, carrier="tls")
     assert run("--check", "-c", w.config_path).returncode == 0
     change(w)
@@ -115,6 +115,20 @@ def test_check_names_file_key_and_remedy(lab, change, says):
     r = run("--check", "-c", w.config_path)
     assert r.returncode == 78
     assert re.search(says, r.stderr, re.S), r.stderr
+
+
+@pytest.mark.parametrize("key", ["listen.tls", "admin.listen"])
+def test_a_port_that_is_taken_is_told_with_its_key_and_remedy(lab, key):
+    w = lab.worker("w", start=False, carrier="tls")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        group, name = key.split(".")
+        w.config[group][name] = [address] if name == "tls" else address
+        w.write_config()
+        r = run("-c", w.config_path)
+    assert r.returncode == 78
+    assert re.search(rf"worker\.yaml:\d+: {key}: {address}: Address already in use; end the program",
+                     r.stderr), r.stderr
 
 
 def test_a_bad_file_on_hup_changes_nothing_and_says_why(lab, servers, origin):

@@ -115,6 +115,8 @@ static void an_unknown_key_is_refused_with_its_line_and_the_nearest_name(void **
 		     "w.yaml:3: certificate: unknown key; did you mean tls.certificate?");
 	expect_error(CERT "quark: {a: [1, {b: 2}]}\n",
 		     "w.yaml:2: quark: unknown key; remove it");
+	expect_error(CERT "limit: {streams: 5}\n",
+		     "w.yaml:2: limit: unknown key; did you mean limits?");
 	expect_error(CERT "exits: [{name: a, address: \"h:1\", wieght: 2}]\n",
 		     "w.yaml:2: exits[0].wieght: unknown key; did you mean weight?");
 }
@@ -295,7 +297,35 @@ static void the_check_of_the_table_has_its_say(void **state)
 {
 	(void)state;
 	expect_error(CERT "label: impossible\n",
-		     "w.yaml:1: label: \"impossible\" is not possible; choose another");
+		     "w.yaml:2: label: \"impossible\" is not possible; choose another");
+}
+
+static const char *place(const char *text, const char *why)
+{
+	static char ret[200];
+	char path[] = "/tmp/sp-test-conf-XXXXXX";
+	int fd = mkstemp(path);
+	assert_true(fd >= 0 && write(fd, text, strlen(text)) == (ssize_t)strlen(text));
+	close(fd);
+	const char *at = sp_conf_place(&sample_table, path, why, ret, sizeof(ret));
+	unlink(path);
+	assert_memory_equal(at, path, strlen(path));
+	return at + strlen(path);
+}
+
+static void what_shows_later_is_told_with_the_line_of_its_key(void **state)
+{
+	(void)state;
+	const char *why = "tls.certificate: c.pem: No such file";
+	assert_string_equal(place("\n" CERT, why),
+			    ":2: tls.certificate: c.pem: No such file");
+	assert_string_equal(place("tls:\n  # here\n  certificate: c.pem\n", why),
+			    ":3: tls.certificate: c.pem: No such file");
+	// A default, no key, and a file that has changed meanwhile.
+	assert_string_equal(place(CERT, "label: taken"), ": label: taken");
+	assert_string_equal(place(CERT, "no memory"), ": no memory");
+	assert_string_equal(place("tls: [\n", why),
+			    ": tls.certificate: c.pem: No such file");
 }
 
 static char *printed(int (*print)(const struct sp_conf_table *, FILE *))
@@ -483,6 +513,7 @@ int main(void)
 		T(several_errors_are_told_at_once_and_the_rest_counted),
 		T(hostile_files_end_quickly),
 		T(the_check_of_the_table_has_its_say),
+		T(what_shows_later_is_told_with_the_line_of_its_key),
 		T(the_default_file_loads_and_gives_the_defaults),
 		T(the_default_file_loads_with_every_line_uncommented),
 		T(a_dump_loads_to_the_same_config),

@@ -62,6 +62,28 @@ static void nowhere_to_listen_is_refused(void **state)
 	assert_non_null(strstr(errs.text[0], "listen"));
 }
 
+static void names_where_addresses_are_needed_are_refused_with_their_line(void **state)
+{
+	static const struct {
+		const char *more, *want;
+	} cases[] = {
+		{"cover: site.example:80\n",
+		 "worker.yaml:8: cover: site.example:80 is a name; want an address"},
+		{"admin:\n  listen: localhost:9321\n",
+		 "worker.yaml:9: admin.listen: localhost:9321 is a name; want an "
+		 "address"},
+	};
+	struct sp_conf_errors errs = {0};
+	char text[1024];
+	(void)state;
+	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+		snprintf(text, sizeof(text), "%s%s", base, cases[i].more);
+		assert_null(parse(text, &errs));
+		assert_int_equal(errs.n, 1);
+		assert_string_equal(errs.text[0], cases[i].want);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -69,6 +91,8 @@ int main(void)
 		cmocka_unit_test(the_least_file_loads_with_the_defaults),
 		cmocka_unit_test(tls_without_certificate_or_cover_is_refused),
 		cmocka_unit_test(nowhere_to_listen_is_refused),
+		cmocka_unit_test(
+			names_where_addresses_are_needed_are_refused_with_their_line),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
