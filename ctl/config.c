@@ -32,25 +32,17 @@ int ctl_seal(const struct ctl_call *call, enum sp_signed_kind kind, const uint8_
 	return code;
 }
 
-// --kind, or what the text is by its members. 0 and *ret, or an exit code and said.
-static int kind_of(const struct ctl_call *call, const char *path, const void *json,
-		   size_t len, enum sp_signed_kind *ret)
+// --kind. 0 and *ret, which is 0 if it was not given, or an exit code and said.
+static int kind_of(const struct ctl_call *call, enum sp_signed_kind *ret)
 {
 	const char *word = ctl_get(call, "kind");
-	int kind = word ? 0 : ctl_config_guess(json, len);
+	*ret = 0;
 	if (word && !strcmp(word, "worker"))
-		kind = SP_SIGNED_WORKER_CONFIG;
-	if (word && !strcmp(word, "client"))
-		kind = SP_SIGNED_CLIENT_CONFIG;
-	if (!kind && word)
+		*ret = SP_SIGNED_WORKER_CONFIG;
+	else if (word && !strcmp(word, "client"))
+		*ret = SP_SIGNED_CLIENT_CONFIG;
+	else if (word)
 		return ctl_fail(call, EX_USAGE, "--kind %s: want worker or client", word);
-	if (!kind)
-		return ctl_fail(
-			call, EX_DATAERR,
-			"%s: neither a worker nor a client config in JSON; name one "
-			"by --kind to see what is wrong",
-			path);
-	*ret = (enum sp_signed_kind)kind;
 	return 0;
 }
 
@@ -165,14 +157,14 @@ int ctl_config_sign(struct ctl_call *call)
 	const char *path = ctl_get(call, "output"), *from = call->args[0];
 	uint8_t secret[SP_SIGNED_SECRET_BYTES], *json;
 	struct ctl_config c = {0};
-	enum sp_signed_kind kind = SP_SIGNED_WORKER_CONFIG;
+	enum sp_signed_kind kind;
 	size_t len;
-	int code = ctl_read(call, from, false, &json, &len);
+	int code = kind_of(call, &kind);
+	if (!code)
+		code = ctl_read(call, from, false, &json, &len);
 	if (code)
 		return code;
-	code = kind_of(call, from, json, len, &kind);
-	if (!code)
-		code = ctl_config_parse(call, from, kind, json, len, &c);
+	code = ctl_config_parse_file(call, from, kind, json, len, &c);
 	if (!code)
 		code = check_expiry(call, from, &c);
 	if (!code)

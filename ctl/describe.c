@@ -36,13 +36,16 @@ json_t *ctl_describe_key(enum sp_key_kind kind, bool secret, const uint8_t *key)
 
 static const char *state_word(const struct sp_pass *pass, uint64_t now_s)
 {
+	// Workers judge with a tolerance, and so does verify.
+	bool tolerated =
+		sp_pass_judge_time(pass, now_s, SP_PASS_SKEW_S) == SP_REASON_NONE;
 	switch (sp_pass_judge_time(pass, now_s, 0)) {
 	case SP_REASON_NONE:
 		return "valid";
 	case SP_REASON_PASS_EARLY:
-		return "not valid yet";
+		return tolerated ? "not valid yet, but tolerated" : "not valid yet";
 	default:
-		return "expired";
+		return tolerated ? "expired, but tolerated" : "expired";
 	}
 }
 

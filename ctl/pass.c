@@ -209,14 +209,16 @@ int ctl_pass_verify(struct ctl_call *call)
 {
 	struct ctl_sealed s = {0};
 	struct sp_pass pass;
+	uint64_t now_s;
 	int code = read_pass(call, &s, &pass);
 	if (!code)
 		code = ctl_sealed_verify(call, &s);
 	if (!code)
 		code = judge(call, &pass);
 	if (!code)
-		code = ctl_out(call,
-			       ctl_describe_pass(&s.view, &pass, call->now_s, true));
+		code = ctl_time_of(call, &now_s);
+	if (!code)
+		code = ctl_out(call, ctl_describe_pass(&s.view, &pass, now_s, true));
 	ctl_sealed_done(&s);
 	return code;
 }

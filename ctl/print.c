@@ -14,14 +14,7 @@
 static int print_json(struct ctl_call *call, const void *json, size_t len)
 {
 	struct ctl_config c = {0};
-	int kind = ctl_config_guess(json, len);
-	if (!kind)
-		return ctl_fail(call, EX_DATAERR,
-				"%s: neither a worker nor a client config, or not whole "
-				"JSON",
-				call->args[0]);
-	int code = ctl_config_parse(call, call->args[0], (enum sp_signed_kind)kind, json,
-				    len, &c);
+	int code = ctl_config_parse_file(call, call->args[0], 0, json, len, &c);
 	if (code)
 		return code;
 	char *text = ctl_config_print(&c);

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "ctl/io.h"
+#include "ctl/jsonline.h"
 #include "ctl/parse.h"
 #include "lib/file.h"
 #include "lib/text.h"
@@ -68,20 +69,52 @@ int ctl_sealed_verify(const struct ctl_call *call, const struct ctl_sealed *s)
 
 // ---- configs ----
 
+static int parse(enum sp_signed_kind kind, const void *json, size_t len,
+		 struct ctl_config *ret, char *why, size_t cap)
+{
+	struct ctl_config c = {.kind = kind};
+	int err = kind == SP_SIGNED_WORKER_CONFIG
+			  ? sp_fleet_worker_parse(json, len, &c.worker, why, cap)
+			  : sp_fleet_client_parse(json, len, &c.client, why, cap);
+	if (!err)
+		*ret = c;
+	return err == -ENOMEM ? EX_OSERR : err ? EX_DATAERR : 0;
+}
+
 int ctl_config_parse(const struct ctl_call *call, const char *path,
 		     enum sp_signed_kind kind, const void *json, size_t len,
 		     struct ctl_config *ret)
 {
 	char why[SP_FLEET_WHY_MAX];
-	struct ctl_config c = {.kind = kind};
-	int err = kind == SP_SIGNED_WORKER_CONFIG
-			  ? sp_fleet_worker_parse(json, len, &c.worker, why, sizeof(why))
-			  : sp_fleet_client_parse(json, len, &c.client, why, sizeof(why));
-	if (err)
-		return ctl_fail(call, err == -ENOMEM ? EX_OSERR : EX_DATAERR, "%s: %s",
-				path, why);
-	*ret = c;
-	return 0;
+	int code = parse(kind, json, len, ret, why, sizeof(why));
+	return code ? ctl_fail(call, code, "%s: %s", path, why) : 0;
+}
+
+int ctl_config_parse_file(const struct ctl_call *call, const char *path,
+			  enum sp_signed_kind kind, const void *json, size_t len,
+			  struct ctl_config *ret)
+{
+	char why[SP_FLEET_WHY_MAX];
+	json_error_t e;
+	json_t *o = json_loadb(json, len, JSON_REJECT_DUPLICATES, &e);
+	if (!o)
+		return ctl_fail(call, EX_DATAERR, "%s:%d: not whole JSON: %s", path,
+				e.line, e.text);
+	if (!kind && json_object_get(o, "exits"))
+		kind = SP_SIGNED_CLIENT_CONFIG;
+	else if (!kind &&
+		 (json_object_get(o, "tiers") || json_object_get(o, "pass_keys")))
+		kind = SP_SIGNED_WORKER_CONFIG;
+	json_decref(o);
+	if (!kind)
+		return ctl_fail(call, EX_DATAERR,
+				"%s: neither a worker nor a client config in JSON: the "
+				"first has tiers, the second exits",
+				path);
+	int code = parse(kind, json, len, ret, why, sizeof(why));
+	return code ? ctl_fail(call, code, "%s:%zu: %s", path,
+			       ctl_json_line(json, len, why), why)
+		    : 0;
 }
 
 void ctl_config_done(struct ctl_config *c)
@@ -110,17 +143,6 @@ char *ctl_config_print(const struct ctl_config *c)
 {
 	return c->worker ? sp_fleet_worker_print(c->worker)
 			 : sp_fleet_client_print(c->client);
-}
-
-int ctl_config_guess(const void *json, size_t len)
-{
-	json_t *o = json_loadb(json, len, 0, NULL);
-	int kind = json_object_get(o, "exits") ? SP_SIGNED_CLIENT_CONFIG
-		   : json_object_get(o, "tiers") || json_object_get(o, "pass_keys")
-			   ? SP_SIGNED_WORKER_CONFIG
-			   : 0;
-	json_decref(o);
-	return kind;
 }
 
 int ctl_time_of(const struct ctl_call *call, uint64_t *ret_s)

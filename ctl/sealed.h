@@ -33,14 +33,17 @@ struct ctl_config {
 int ctl_config_parse(const struct ctl_call *call, const char *path,
 		     enum sp_signed_kind kind, const void *json, size_t len,
 		     struct ctl_config *ret) SP_MUST_CHECK;
+// The same of a file of JSON that people edit: `path` and the line stand before what is
+// wrong. `kind` 0: what it is by its members.
+int ctl_config_parse_file(const struct ctl_call *call, const char *path,
+			  enum sp_signed_kind kind, const void *json, size_t len,
+			  struct ctl_config *ret) SP_MUST_CHECK;
 void ctl_config_done(struct ctl_config *c);
 struct sp_fleet_revision *ctl_config_revision(const struct ctl_config *c);
 uint64_t *ctl_config_issued(const struct ctl_config *c);
 uint64_t ctl_config_expires(const struct ctl_config *c);
 // Canonical JSON, free(); NULL: no memory.
 char *ctl_config_print(const struct ctl_config *c);
-// The kind that a JSON text is by its members; 0: it is none.
-int ctl_config_guess(const void *json, size_t len);
 
 // --at TIME where the verb has it and it is given, else the clock. 0, or an exit code and
 // said.

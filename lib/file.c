@@ -180,12 +180,18 @@ out:
 	return err;
 }
 
+static void cannot_write(int err, const char *path, char *why, size_t cap)
+{
+	fail(err, why, cap, "%s: cannot write: %s%s", path, sp_strerror(err),
+	     err == -ENOENT ? "; make its folder first" : "");
+}
+
 int sp_file_write(const char *path, const void *buf, size_t len, mode_t mode, char *why,
 		  size_t cap)
 {
 	int err = replace(path, buf, len, mode, false);
 	if (err)
-		fail(err, why, cap, "%s: cannot write: %s", path, sp_strerror(err));
+		cannot_write(err, path, why, cap);
 	return err;
 }
 
@@ -197,6 +203,6 @@ int sp_file_create(const char *path, const void *buf, size_t len, mode_t mode, c
 		fail(err, why, cap, "%s exists already; remove it or choose another name",
 		     path);
 	else if (err)
-		fail(err, why, cap, "%s: cannot write: %s", path, sp_strerror(err));
+		cannot_write(err, path, why, cap);
 	return err;
 }

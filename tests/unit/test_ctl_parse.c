@@ -6,6 +6,7 @@
 
 #include <cmocka.h>
 
+#include "ctl/jsonline.h"
 #include "ctl/parse.h"
 
 static void durations_have_a_number_and_a_unit(void **state)
@@ -136,6 +137,49 @@ static void a_list_of_items_gives_each_once(void **state)
 	assert_false(ctl_parse_item(&at, &key, &value));
 }
 
+static void a_member_of_json_is_found_by_its_path(void **state)
+{
+	static const char text[] = "\n{ \"format\": 1,\n"
+				   "  \"a.b\": {\"c\": [\"}\", {}]},\n"
+				   "  \"tiers\": {\n"
+				   "    \"d\": {\"max\": -1.5e3, \"\\\"x\": null},\n"
+				   "    \"default\": {\"max\": true,\n"
+				   "      \"most\": 2 } },\n"
+				   "  \"exits\": [ {},\n"
+				   "   [[\"y\"], 3],\n"
+				   "   {\"name\": \"a\",\n"
+				   "    \"tiers\": 5}],\n"
+				   "  \"most\":\n  7 }\n";
+	static const struct {
+		const char *path;
+		size_t want;
+	} cases[] = {
+		{"format: wrong", 2},
+		{"a.b.c", 3},
+		{"tiers", 4},
+		{"tiers.d", 5},
+		{"tiers.default: x.y", 6},
+		{"tiers.default.max", 6},
+		{"tiers.default.most", 7},
+		{"tiers.default.missing: add it", 6},
+		{"exits[0]", 8},
+		{"exits[1][1]", 9},
+		{"exits[2].tiers: x", 11},
+		{"exits[7].name", 8},
+		{"most", 12},
+		{"document: of an older format", 2},
+		{"", 2},
+	};
+	(void)state;
+	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+		size_t n = ctl_json_line(text, sizeof(text) - 1, cases[i].path);
+		if (n != cases[i].want)
+			fail_msg("%s stands in line %zu", cases[i].path, n);
+	}
+	for (size_t len = 0; len < sizeof(text); len++) // whatever it is, it ends
+		assert_in_range(ctl_json_line(text, len, "exits[2].tiers"), 1, 14);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -144,6 +188,7 @@ int main(void)
 		cmocka_unit_test(numbers_stay_within_their_bounds),
 		cmocka_unit_test(times_are_told_as_dates_and_distances),
 		cmocka_unit_test(a_list_of_items_gives_each_once),
+		cmocka_unit_test(a_member_of_json_is_found_by_its_path),
 	};
 	return cmocka_run_group_tests_name("ctl_parse", tests, NULL, NULL);
 }
