@@ -303,12 +303,14 @@ static int add_text(struct sp_changes *c, const char *key, char *json)
 		c->v = v;
 		c->cap = cap;
 	}
-	char *k = strdup(key);
-	if (!k) {
+	struct sp_change *at = &c->v[c->n];
+	at->key = strdup(key);
+	if (!at->key) {
 		free(json);
 		return -ENOMEM;
 	}
-	c->v[c->n++] = (struct sp_change){k, json};
+	at->json = json;
+	c->n++;
 	return 0;
 }
 
