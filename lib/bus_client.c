@@ -1,0 +1,311 @@
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <sodium.h>
+
+#include "lib/bus_internal.h"
+
+#define PATIENCE_MS    5000
+#define REFUSED_MS     500 // until the next try; doubles, with jitter
+#define REFUSED_MAX_MS 16000
+
+struct sp_bus_client {
+	struct sp_loop *loop;
+	void *zmq;
+	struct sp_bus_keys keys;
+	struct sp_bus_address servers[SP_BUS_SERVERS_MAX];
+	unsigned n, at;
+	uint32_t patience_ms;
+	const struct sp_bus_client_ops *ops;
+	void *ctx;
+	struct bus_socket sub, dealer, monitor;
+	unsigned monitors; // made so far: each needs a name of its own
+	bool shaken;       // CURVE is done; up once the socket takes messages
+	bool up;
+	const char *why; // of the last failure, which is told once
+	unsigned refusals;
+	struct sp_timer impatient;
+};
+
+static int open_dealer(struct sp_bus_client *c);
+static int open_sub(struct sp_bus_client *c, const char **ret_at);
+
+// ---- the link's life ----
+
+static void try_anew_in(struct sp_bus_client *c, uint32_t ms)
+{
+	uint64_t jitter = randombytes_uniform(ms / 4 + 1);
+	sp_timer_set(&c->impatient,
+		     sp_loop_now_us(c->loop) + (ms + jitter) * UINT64_C(1000));
+}
+
+static void set_down(struct sp_bus_client *c, const char *why)
+{
+	bool was_up = c->up;
+	c->shaken = c->up = false;
+	if (was_up)
+		try_anew_in(c, c->patience_ms);
+	if (was_up || why != c->why) { // a refusal is told once, not at every try
+		c->why = why;
+		c->ops->down(c->ctx, c->at, why);
+	}
+}
+
+// libzmq does not try again after this, on any of our sockets; we do, since whoever is
+// not known yet may be in a moment.
+static void set_refused(struct sp_bus_client *c)
+{
+	uint32_t ms = REFUSED_MAX_MS;
+	if (c->refusals < 5)
+		ms = REFUSED_MS << c->refusals++;
+	set_down(c, "refused");
+	try_anew_in(c, ms);
+}
+
+static void look_whether_up(struct sp_bus_client *c)
+{
+	int events = 0;
+	size_t len = sizeof(events);
+	if (c->up || !c->shaken ||
+	    zmq_getsockopt(c->dealer.zmq, ZMQ_EVENTS, &events, &len) ||
+	    !(events & ZMQ_POLLOUT))
+		return;
+	c->up = true;
+	c->why = NULL;
+	c->refusals = 0;
+	sp_timer_set(&c->impatient, SP_LOOP_NEVER);
+	c->ops->up(c->ctx, c->at);
+}
+
+static bool take_monitor(void *owner)
+{
+	struct sp_bus_client *c = owner;
+	uint8_t event[6], skip[SP_BUS_ENDPOINT_MAX];
+	uint16_t what;
+	int n = zmq_recv(c->monitor.zmq, event, sizeof(event), ZMQ_DONTWAIT);
+	if (n < 0)
+		return false;
+	(void)zmq_recv(c->monitor.zmq, skip, sizeof(skip), ZMQ_DONTWAIT);
+	if (n != (int)sizeof(event))
+		return true;
+	memcpy(&what, event, sizeof(what));
+	switch (what) {
+	case ZMQ_EVENT_HANDSHAKE_SUCCEEDED:
+		c->shaken = true;
+		bus_socket_again(&c->dealer);
+		break;
+	case ZMQ_EVENT_HANDSHAKE_FAILED_AUTH:
+	case ZMQ_EVENT_HANDSHAKE_FAILED_PROTOCOL:
+		set_refused(c);
+		break;
+	case ZMQ_EVENT_DISCONNECTED:
+		if (c->up)
+			set_down(c, "lost");
+		else if (!c->shaken && !c->why)
+			set_down(c, "refused"); // it closed in the handshake
+		c->shaken = false;
+		break;
+	case ZMQ_EVENT_CONNECT_RETRIED:
+		if (!c->why)
+			set_down(c, "no answer");
+		break;
+	default:
+		break;
+	}
+	return true;
+}
+
+static void on_impatient(void *arg)
+{
+	struct sp_bus_client *c = arg;
+	const char *at;
+	int err = 0;
+	if (!c->up) { // with one server: its name is looked up anew
+		c->at = (c->at + 1) % c->n;
+		err = open_dealer(c);
+	}
+	if (!err && c->refusals && c->sub.zmq)
+		err = open_sub(c, &at);
+	if (err)
+		c->ops->down(c->ctx, c->at, zmq_strerror(-err));
+	try_anew_in(c, c->patience_ms);
+}
+
+// ---- messages ----
+
+static bool take_answer(void *owner)
+{
+	struct sp_bus_client *c = owner;
+	zmq_msg_t m;
+	look_whether_up(c);
+	zmq_msg_init(&m);
+	if (zmq_msg_recv(&m, c->dealer.zmq, ZMQ_DONTWAIT) < 0) {
+		zmq_msg_close(&m);
+		return false;
+	}
+	if (!zmq_msg_more(&m)) // one frame; further ones come on their own
+		c->ops->message(c->ctx, zmq_msg_data(&m), zmq_msg_size(&m));
+	zmq_msg_close(&m);
+	return true;
+}
+
+static bool take_published(void *owner)
+{
+	struct sp_bus_client *c = owner;
+	zmq_msg_t topic, body;
+	zmq_msg_init(&topic);
+	if (zmq_msg_recv(&topic, c->sub.zmq, ZMQ_DONTWAIT) < 0) {
+		zmq_msg_close(&topic);
+		return false;
+	}
+	zmq_msg_init(&body);
+	if (zmq_msg_more(&topic) && zmq_msg_recv(&body, c->sub.zmq, ZMQ_DONTWAIT) >= 0 &&
+	    zmq_msg_size(&topic) == 1 && !zmq_msg_more(&body))
+		c->ops->published(c->ctx, *(const char *)zmq_msg_data(&topic),
+				  zmq_msg_data(&body), zmq_msg_size(&body));
+	zmq_msg_close(&topic);
+	zmq_msg_close(&body);
+	return true;
+}
+
+int sp_bus_client_send(struct sp_bus_client *c, const void *data, size_t len)
+{
+	if (!c->up || zmq_send(c->dealer.zmq, data, len, ZMQ_DONTWAIT) < 0)
+		return -EAGAIN;
+	bus_socket_again(&c->dealer);
+	return 0;
+}
+
+// ---- start and end ----
+
+static int set_keys(struct sp_bus_client *c, struct bus_socket *s, const uint8_t *server)
+{
+	if (zmq_setsockopt(s->zmq, ZMQ_CURVE_SERVERKEY, server, SP_BUS_KEY_BYTES) ||
+	    zmq_setsockopt(s->zmq, ZMQ_CURVE_PUBLICKEY, c->keys.public_key,
+			   SP_BUS_KEY_BYTES) ||
+	    zmq_setsockopt(s->zmq, ZMQ_CURVE_SECRETKEY, c->keys.secret_key,
+			   SP_BUS_KEY_BYTES))
+		return -errno;
+	return 0;
+}
+
+static int open_monitor(struct sp_bus_client *c)
+{
+	char name[48];
+	int events = ZMQ_EVENT_HANDSHAKE_SUCCEEDED | ZMQ_EVENT_HANDSHAKE_FAILED_AUTH |
+		     ZMQ_EVENT_HANDSHAKE_FAILED_PROTOCOL | ZMQ_EVENT_DISCONNECTED |
+		     ZMQ_EVENT_CONNECT_RETRIED;
+	snprintf(name, sizeof(name), "inproc://monitor-%u", c->monitors++);
+	if (zmq_socket_monitor(c->dealer.zmq, name, events))
+		return -errno;
+	int err =
+		bus_socket_open(&c->monitor, c->loop, c->zmq, ZMQ_PAIR, take_monitor, c);
+	if (!err && zmq_connect(c->monitor.zmq, name))
+		err = -errno;
+	return err ? err : bus_socket_watch(&c->monitor);
+}
+
+static int open_dealer(struct sp_bus_client *c)
+{
+	const struct sp_bus_address *to = &c->servers[c->at];
+	bus_socket_close(&c->monitor);
+	bus_socket_close(&c->dealer);
+	c->shaken = c->up = false;
+	int err =
+		bus_socket_open(&c->dealer, c->loop, c->zmq, ZMQ_DEALER, take_answer, c);
+	if (!err)
+		err = bus_socket_options(&c->dealer, SP_BUS_BLOB_MAX, to->router);
+	if (!err) // a message goes over a link that stands, or not at all
+		err = bus_socket_int(&c->dealer, ZMQ_IMMEDIATE, 1);
+	if (!err)
+		err = set_keys(c, &c->dealer, to->key);
+	if (!err)
+		err = open_monitor(c);
+	if (!err && zmq_connect(c->dealer.zmq, to->router))
+		err = -errno;
+	return err ? err : bus_socket_watch(&c->dealer);
+}
+
+static int open_sub(struct sp_bus_client *c, const char **ret_at)
+{
+	bus_socket_close(&c->sub);
+	int err = bus_socket_open(&c->sub, c->loop, c->zmq, ZMQ_SUB, take_published, c);
+	if (!err && zmq_setsockopt(c->sub.zmq, ZMQ_SUBSCRIBE, "", 0))
+		err = -errno;
+	for (unsigned i = 0; i < c->n && !err; i++) {
+		const struct sp_bus_address *to = &c->servers[i];
+		if (!to->publisher[0])
+			continue;
+		*ret_at = to->publisher;
+		err = bus_socket_options(&c->sub, SP_BUS_BLOB_MAX, to->publisher);
+		if (!err)
+			err = set_keys(c, &c->sub, to->key);
+		if (!err && zmq_connect(c->sub.zmq, to->publisher))
+			err = -errno;
+	}
+	return err ? err : bus_socket_watch(&c->sub);
+}
+
+int sp_bus_client_new(const struct sp_bus_client_options *opt, struct sp_bus_client **ret,
+		      char *why, size_t cap)
+{
+	const char *at;
+	if (opt->n_servers == 0 || opt->n_servers > SP_BUS_SERVERS_MAX) {
+		if (cap)
+			snprintf(why, cap, "%u servers; want 1 to %d", opt->n_servers,
+				 SP_BUS_SERVERS_MAX);
+		return SP_E_MALFORMED;
+	}
+	struct sp_bus_client *c = calloc(1, sizeof(*c));
+	if (!c)
+		return -ENOMEM;
+	c->loop = opt->loop;
+	c->keys = *opt->keys;
+	memcpy(c->servers, opt->servers, opt->n_servers * sizeof(c->servers[0]));
+	c->n = opt->n_servers;
+	c->at = randombytes_uniform(c->n);
+	c->patience_ms = opt->patience_ms ? opt->patience_ms : PATIENCE_MS;
+	c->ops = opt->ops;
+	c->ctx = opt->ctx;
+	sp_timer_init(&c->impatient, c->loop, on_impatient, c);
+	at = c->servers[c->at].router;
+	c->zmq = zmq_ctx_new();
+	int err = c->zmq ? open_dealer(c) : -ENOMEM;
+	if (!err && !opt->no_publishers)
+		err = open_sub(c, &at);
+	if (err) {
+		if (cap)
+			snprintf(why, cap, "%s: %s", at, zmq_strerror(-err));
+		sp_bus_client_free(c);
+		return err == -EINVAL ? SP_E_MALFORMED : err;
+	}
+	try_anew_in(c, c->patience_ms);
+	*ret = c;
+	return 0;
+}
+
+void sp_bus_client_free(struct sp_bus_client *c)
+{
+	if (!c)
+		return;
+	sp_timer_done(&c->impatient);
+	bus_socket_close(&c->sub);
+	bus_socket_close(&c->monitor);
+	bus_socket_close(&c->dealer);
+	if (c->zmq)
+		zmq_ctx_term(c->zmq);
+	sodium_memzero(&c->keys, sizeof(c->keys));
+	free(c);
+}
+
+bool sp_bus_client_is_up(const struct sp_bus_client *c)
+{
+	return c->up;
+}
+
+unsigned sp_bus_client_at(const struct sp_bus_client *c)
+{
+	return c->at;
+}
