@@ -4,63 +4,18 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/queue.h>
 
 #include <event2/event.h>
 #include <sodium.h>
 
 #include "lib/pass.h"
 #include "lib/ticket.h"
-#include "worker/users.h"
+#include "worker/sessions_internal.h"
 
 #define SWEEP_MS     100
 #define CHECK_US     1000000 // passes are looked at so often
 #define END_FLUSH_US 1000000 // an END has so long to reach the client
 #define PRESSURE     8       // less than 1/8 of the pool spare: the stalest gives up
-
-struct tier {
-	TAILQ_ENTRY(tier) link;
-	struct wrk_tally tally;
-	uint32_t sessions;
-};
-
-enum place { ATTACHED, DETACHED, ENDING, PLACES };
-
-struct wrk_session {
-	struct wrk_sessions *t;
-	struct sp_session *engine;
-	struct sp_session_rec *rec;
-	struct wrk_user *user;
-	struct tier *tier;
-	enum place place;
-	enum sp_reason end_reason; // to be ended with, at the next sweep
-	bool streams_gone;         // detached: reset already
-	uint64_t since_us;         // in this place
-	uint32_t pass_streams, pass_flows;
-	uint64_t pass_rate_bps, pass_not_before_s;
-	struct wrk_exit_session exit;
-	TAILQ_ENTRY(wrk_session) list;
-	LIST_ENTRY(wrk_session) chain;
-};
-TAILQ_HEAD(session_list, wrk_session);
-LIST_HEAD(session_chain, wrk_session);
-
-struct wrk_sessions {
-	struct wrk_sessions_options opt;
-	struct wrk_sessions_counters n;
-	struct session_list places[PLACES]; // each by time of entry
-	uint32_t count;
-	struct session_chain *by_id;
-	struct wrk_users *users;
-	size_t mask; // of by_id
-	uint8_t hash_key[crypto_shorthash_KEYBYTES];
-	TAILQ_HEAD(, tier) tiers;
-	struct sp_session_stats gone; // of sessions that were freed
-	struct event *sweep;
-	uint64_t checked_us;
-	bool draining;
-	uint64_t drain_ms;
-};
 
 static uint64_t now_us(const struct wrk_sessions *t)
 {
@@ -103,6 +58,12 @@ static struct tier *tier_get(struct wrk_sessions *t, const char *name)
 
 // ---- a session's way ----
 
+static void changed(struct wrk_session *s)
+{
+	if (s->t->directory)
+		wrk_directory_touch(s->t->directory, &s->dir);
+}
+
 static void set_place(struct wrk_session *s, enum place place)
 {
 	struct wrk_sessions *t = s->t;
@@ -112,6 +73,7 @@ static void set_place(struct wrk_session *s, enum place place)
 	s->place = place;
 	s->since_us = now_us(t);
 	s->streams_gone = false;
+	changed(s);
 	TAILQ_INSERT_TAIL(&t->places[place], s, list);
 	(*count[place])++;
 }
@@ -135,9 +97,13 @@ static void add_stats(struct sp_session_stats *sum, const struct sp_session_stat
 	sum->resumes += s->resumes;
 }
 
+// At a stop the record stays: the session is not over, whoever has it next adopts it.
 static void session_free(struct wrk_session *s, enum sp_reason reason)
 {
 	struct wrk_sessions *t = s->t;
+	if (t->directory)
+		wrk_directory_remove(t->directory, &s->dir,
+				     reason == SP_REASON_SHUTDOWN ? NULL : s->rec->id);
 	struct sp_session_stats stats;
 	uint32_t *count[PLACES] = {&t->n.attached, &t->n.detached, &t->n.ending};
 	TAILQ_REMOVE(&t->places[s->place], s, list);
@@ -156,9 +122,7 @@ static void session_free(struct wrk_session *s, enum sp_reason reason)
 	free(s);
 }
 
-// Tells the client that it is over; the rest at the sweep. Not for the engine's
-// callbacks: those set end_reason.
-static void session_end(struct wrk_session *s, enum sp_reason reason)
+void session_end(struct wrk_session *s, enum sp_reason reason)
 {
 	if (s->place == ENDING)
 		return;
@@ -171,7 +135,7 @@ static void session_end(struct wrk_session *s, enum sp_reason reason)
 	sp_session_end(s->engine, reason);
 }
 
-static struct wrk_session *session_find(const struct wrk_sessions *t, const uint8_t *id)
+struct wrk_session *session_find(const struct wrk_sessions *t, const uint8_t *id)
 {
 	struct wrk_session *s;
 	LIST_FOREACH(s, &t->by_id[hash(t, id)], chain)
@@ -193,7 +157,8 @@ static const struct sp_fleet_tier *fleet_tier(const struct wrk_sessions *t,
 	return t->opt.fleet ? sp_fleet_find_tier(t->opt.fleet, name) : NULL;
 }
 
-static enum sp_reason judge_pass(const struct wrk_sessions *t, const struct sp_pass *pass)
+enum sp_reason session_judge_pass(const struct wrk_sessions *t,
+				  const struct sp_pass *pass)
 {
 	const struct sp_fleet_worker *f = t->opt.fleet;
 	if (!f || (f->expires_s && f->expires_s <= unix_s(t)))
@@ -208,6 +173,14 @@ static enum sp_reason judge_pass(const struct wrk_sessions *t, const struct sp_p
 	if (!sp_fleet_find_tier(f, pass->tier) || !sp_fleet_admits(f, pass))
 		return SP_REASON_GROUP;
 	return SP_REASON_NONE;
+}
+
+// How many sessions its user may have, wherever they are.
+static uint32_t fleet_share(const struct wrk_sessions *t, const struct sp_pass *pass)
+{
+	const struct sp_fleet_tier *tier = fleet_tier(t, pass->tier);
+	return tier && tier->max_sessions ? least(pass->max_sessions, tier->max_sessions)
+					  : pass->max_sessions;
 }
 
 // The limits of the session: the least of the pass, its tier and the local config.
@@ -250,6 +223,7 @@ static int apply_pass(struct wrk_session *s, const struct sp_pass *pass)
 	strcpy(s->rec->user, pass->user);
 	strcpy(s->rec->tier, pass->tier);
 	s->rec->pass_expires_s = pass->expires_s;
+	s->pass_sessions = fleet_share(s->t, pass);
 	s->pass_streams = pass->max_streams;
 	s->pass_flows = pass->max_flows;
 	s->pass_rate_bps = pass->rate_bps;
@@ -302,6 +276,7 @@ static void on_flow_open(void *ctx, struct sp_flow *fl, const struct sp_target *
 {
 	struct wrk_session *s = ctx;
 	wrk_exit_flow_open(&s->exit, fl, target);
+	changed(s);
 }
 
 static void on_flow_data(void *ctx, struct sp_flow *fl, const uint8_t *buf, size_t len)
@@ -312,8 +287,8 @@ static void on_flow_data(void *ctx, struct sp_flow *fl, const uint8_t *buf, size
 
 static void on_flow_closed(void *ctx, struct sp_flow *fl, enum sp_reason reason)
 {
-	(void)ctx;
 	wrk_exit_flow_closed(fl, reason);
+	changed(ctx);
 }
 
 // A renewed pass must be of the same device and user; else the old one goes on to hold.
@@ -324,11 +299,13 @@ static void on_pass(void *ctx, const uint8_t *blob, size_t len)
 	bool good = sp_pass_open(&s->t->opt.keys->trusted, blob, len, &pass) == 0 &&
 		    memcmp(pass.device, s->rec->device_key, sizeof(pass.device)) == 0 &&
 		    strcmp(pass.user, s->rec->user) == 0 &&
-		    judge_pass(s->t, &pass) == SP_REASON_NONE &&
+		    session_judge_pass(s->t, &pass) == SP_REASON_NONE &&
 		    apply_pass(s, &pass) == 0;
 	if (good)
 		s->t->n.passes_renewed++;
-	else
+	if (good && s->t->directory)
+		wrk_directory_add(s->t->directory, &s->dir);
+	if (!good)
 		s->t->n.passes_rejected++;
 }
 
@@ -370,7 +347,7 @@ enum sp_reason wrk_sessions_admit(void *ctx, struct sp_link *l,
 	struct wrk_sessions *t = ctx;
 	(void)l;
 	if (who->kind == SP_HS_FIRST_CONTACT)
-		return refuse(t, judge_pass(t, &who->pass));
+		return refuse(t, session_judge_pass(t, &who->pass));
 	struct wrk_session *s = session_find(t, who->session);
 	return refuse(t, s ? judge_live(s) : SP_REASON_TICKET);
 }
@@ -391,32 +368,30 @@ static bool make_room(struct wrk_sessions *t, const struct wrk_user *u)
 	return false;
 }
 
-static uint32_t user_share(const struct wrk_sessions *t, const struct sp_pass *pass)
-{
-	const struct sp_fleet_tier *tier = fleet_tier(t, pass->tier);
-	uint32_t n = least(pass->max_sessions, t->opt.limits.sessions_per_user);
-	return tier && tier->max_sessions ? least(n, tier->max_sessions) : n;
-}
-
-static enum sp_reason check_room(struct wrk_sessions *t, const struct sp_pass *pass)
+enum sp_reason session_check_room(struct wrk_sessions *t, const struct sp_pass *pass,
+				  bool moved)
 {
 	struct wrk_user *u = wrk_users_find(t->users, pass->user);
+	uint32_t share = least(fleet_share(t, pass), t->opt.limits.sessions_per_user);
 	if (t->draining)
 		return SP_REASON_DRAINING;
-	if (u && u->sessions >= user_share(t, pass) && !make_room(t, u))
+	if (u && u->sessions >= share * (moved ? 2 : 1) && !make_room(t, u))
 		return SP_REASON_SESSION_LIMIT;
 	if (t->count >= t->opt.limits.sessions && !make_room(t, NULL))
 		return SP_REASON_SESSION_LIMIT;
 	return SP_REASON_NONE;
 }
 
-static enum sp_reason session_make(struct wrk_sessions *t, const struct sp_pass *pass,
-				   const uint8_t *id, struct wrk_session **ret)
+enum sp_reason session_make(struct wrk_sessions *t, const struct sp_pass *pass,
+			    const uint8_t *id,
+			    const Sallyport__Fleet__SessionRecord *record,
+			    struct wrk_session **ret)
 {
 	struct sp_session_options o = {
 		.role = SP_ROLE_WORKER,
 		.arena = t->opt.arena,
 		.ops = &engine_ops,
+		.adopted = record != NULL,
 		.clock_us = sp_loop_clock_us(t->opt.loop),
 	};
 	struct wrk_session *s = calloc(1, sizeof(*s));
@@ -443,6 +418,10 @@ static enum sp_reason session_make(struct wrk_sessions *t, const struct sp_pass 
 	s->user->sessions++;
 	t->count++;
 	t->n.made++;
+	if (record)
+		s->rec->epoch = record->epoch;
+	if (t->directory)
+		wrk_directory_add(t->directory, &s->dir);
 	*ret = s;
 	return SP_REASON_NONE;
 nomem:
@@ -477,16 +456,13 @@ enum sp_reason wrk_sessions_attach(void *ctx, struct sp_link *l,
 	struct wrk_session *s = session_find(t, at->session);
 	enum sp_reason r;
 	bool fresh = !s && who->kind == SP_HS_FIRST_CONTACT;
-	(void)l;
 	if (who->kind == SP_HS_RESUME &&
 	    memcmp(who->session, at->session, sizeof(at->session)))
 		return refuse(t, SP_REASON_NOT_YOURS);
-	if (fresh && (at->flags & SP_ATTACH_PARKED)) {
-		r = SP_REASON_NOT_ADOPTED; // nobody here knows its home to be dead
-	} else if (fresh) {
-		r = check_room(t, &who->pass);
-		if (!r)
-			r = session_make(t, &who->pass, at->session, &s);
+	if (fresh) {
+		r = session_arrive(t, l, who, at, &s);
+		if (!r && !s)
+			return r; // the directory is asked
 	} else {
 		r = attach_known(s, who);
 	}
@@ -531,6 +507,8 @@ void wrk_sessions_down(void *ctx, struct sp_link *l, enum sp_reason reason)
 	struct wrk_sessions *t = ctx;
 	struct sp_session *engine = sp_link_session(l);
 	(void)reason;
+	if (t->directory)
+		wrk_directory_forget(t->directory, l);
 	if (!engine)
 		return;
 	struct wrk_session *s = session_find(t, sp_session_id(engine));

@@ -19,6 +19,7 @@
 #include "lib/fleet.h"
 #include "lib/link.h"
 #include "lib/loop.h"
+#include "worker/directory.h"
 #include "worker/exit.h"
 
 struct wrk_sessions;
@@ -38,7 +39,7 @@ struct wrk_sessions_limits {
 };
 
 struct wrk_sessions_counters {
-	uint64_t made, resumed, ended[SP_REASON__LAST + 1];
+	uint64_t made, adopted, resumed, ended[SP_REASON__LAST + 1];
 	uint64_t refused[SP_REASON__LAST + 1]; // admissions and attaches
 	uint64_t passes_renewed, passes_rejected;
 	uint64_t evicted;              // detached ones that made room
@@ -64,6 +65,10 @@ void wrk_sessions_free(struct wrk_sessions *t);
 // `fleet` replaces the old one, which may then be freed.
 void wrk_sessions_reload(struct wrk_sessions *t, const struct wrk_sessions_limits *limits,
 			 const struct sp_fleet_worker *fleet);
+// Says sessions to `d`, made with wrk_sessions_directory_ops and this table as its ctx,
+// and asks it for those that come from elsewhere. NULL (the default): to nobody.
+void wrk_sessions_set_directory(struct wrk_sessions *t, struct wrk_directory *d);
+extern const struct wrk_directory_ops wrk_sessions_directory_ops;
 // From now on only sessions that exist are served; their clients are told GOAWAY.
 void wrk_sessions_drain(struct wrk_sessions *t, uint64_t deadline_ms);
 uint32_t wrk_sessions_users(const struct wrk_sessions *t); // who have sessions
