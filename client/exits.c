@@ -18,11 +18,16 @@ static const char *signature_text(int err)
 {
 	switch (err) {
 	case SP_E_KEY:
-		return "it is signed by a key that is not among keys.fleet";
+		return "it is signed by a key that is not among keys.fleet; ask the "
+		       "operator "
+		       "for exits of this fleet";
 	case SP_E_SIGNATURE:
-		return "its signature is wrong: the file was changed or damaged";
+		return "its signature is wrong: the file was changed or damaged; get it "
+		       "again";
 	default:
-		return "not a signed client config (as sallyportctl writes it)";
+		return "not a signed client config; the operator makes one by "
+		       "sallyportctl "
+		       "config sign";
 	}
 }
 
@@ -32,7 +37,8 @@ static int check_revision(const struct sp_fleet_client *f,
 	if (opt->held && sp_fleet_revision_compare(&f->revision, opt->held) < 0) {
 		snprintf(text, cap,
 			 "its revision %" PRIu32 ".%" PRIu64 " is older than %" PRIu32
-			 ".%" PRIu64 ", which is held already",
+			 ".%" PRIu64
+			 ", which is held already; ask the operator for the newest",
 			 f->revision.epoch, f->revision.sequence, opt->held->epoch,
 			 opt->held->sequence);
 		return SP_E_STALE;
@@ -80,8 +86,11 @@ int cli_exits_load(const char *path, const struct cli_exits_options *opt,
 	char text[512];
 
 	int err = sp_file_read(path, &how, &buf, &len, why, cap);
-	if (err)
+	if (err) {
+		size_t n = strlen(why);
+		snprintf(why + n, cap - n, "; ask the operator for one");
 		return err;
+	}
 	err = sp_signed_open_text(opt->keys, SP_SIGNED_CLIENT_CONFIG, buf, len, &view);
 	if (err) {
 		err = fail(err, why, cap, path, signature_text(err));

@@ -51,7 +51,10 @@ static int load_fleet_keys(const struct cli_config *cfg, struct sp_signed_keys *
 				  : sp_key_parse(SP_KEY_SIGNING, false, entry,
 						 strlen(entry), key, text, sizeof(text));
 		if (err)
-			return fail(why, cap, "keys.fleet: %s", text);
+			return fail(why, cap,
+				    "keys.fleet: %s; want the operator's signing.pub, or "
+				    "the key itself",
+				    text);
 		if (sp_signed_keys_add(ret, key))
 			return fail(why, cap, "keys.fleet: entry %zu is no signing key",
 				    i + 1);
@@ -115,14 +118,15 @@ static int load_pass(const struct cli_config *cfg, struct cli_identity *id, char
 	uint8_t *buf = NULL;
 	size_t len;
 	if (sp_file_read(cfg->pass, &how, &buf, &len, text, sizeof(text)))
-		return fail(why, cap, "pass: %s", text);
+		return fail(why, cap, "pass: %s; ask the operator for one", text);
 	int n = to_binary(buf, len, id->device.pass, sizeof(id->device.pass));
 	sp_file_free(buf, len);
 	int err =
 		n < 0 ? n
 		      : sp_pass_open(&id->trusted, id->device.pass, (size_t)n, &id->pass);
 	if (err)
-		return fail(why, cap, "pass: %s: %s", cfg->pass, pass_text(err));
+		return fail(why, cap, "pass: %s: %s; ask the operator for a new one",
+			    cfg->pass, pass_text(err));
 	id->device.pass_len = (size_t)n;
 	if (memcmp(id->pass.device, id->device.device_public, 32) != 0)
 		return fail(why, cap,

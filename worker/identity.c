@@ -45,7 +45,10 @@ static int load_fleet_keys(const struct wrk_config *cfg, struct sp_signed_keys *
 				  : sp_key_parse(SP_KEY_SIGNING, false, entry,
 						 strlen(entry), key, text, sizeof(text));
 		if (err)
-			return fail(why, cap, "keys.fleet: %s", text);
+			return fail(why, cap,
+				    "keys.fleet: %s; want the operator's signing.pub, or "
+				    "the key itself",
+				    text);
 		if (sp_signed_keys_add(ret, key))
 			return fail(why, cap, "keys.fleet: entry %zu is no signing key",
 				    i + 1);
@@ -83,7 +86,8 @@ static int load_fleet(const struct wrk_config *cfg, struct wrk_identity *id, cha
 		     "config: %s: %s; sign it with sallyportctl by a key in keys.fleet",
 		     cfg->config,
 		     err == SP_E_SIGNATURE ? "the signature does not match the text"
-					   : sp_strerror(err));
+		     : err == SP_E_KEY     ? "another key has signed it"
+					   : "not a signed worker config");
 	else if ((err = sp_fleet_worker_parse(view.body, view.body_len, &id->fleet, text,
 					      sizeof(text))))
 		fail(why, cap, "config: %s: %s", cfg->config, text);

@@ -102,11 +102,18 @@ def test_passes_and_exits_that_are_not_ours_are_refused(lab):
     ):
         file.write_bytes(blob)
         r = client.run("--check")
-        assert r.returncode == 78 and words in r.stderr, r.stderr
+        assert r.returncode == 78 and words in r.stderr and "; " in r.stderr, r.stderr
+    file.unlink()
+    assert "device.pass: No such file or directory; ask" in client.run("--check").stderr
     file.write_bytes(lab.signer.file("pass", pass_body(client.key.public)))
     assert client.run("--check").returncode == 0  # the text form does as well
     client.sign_exits(client.workers, signer=other)
-    assert "not among keys.fleet" in client.run("--check").stderr
+    assert "not among keys.fleet; ask" in client.run("--check").stderr
+    exits = client.dir / "exits.signed"
+    exits.write_bytes(b"rubbish")
+    assert "not a signed client config; the operator" in client.run("--check").stderr
+    exits.unlink()
+    assert "exits.signed: No such file or directory; ask" in client.run("--check").stderr
 
 
 def test_status_tells_people_and_programs_the_same(lab, origin):
