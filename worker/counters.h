@@ -16,6 +16,7 @@
 
 #include "lib/err.h"
 #include "lib/pass.h"
+#include "worker/exit.h"
 
 // ---- layout: host byte order, offsets by the header ----
 
@@ -38,7 +39,6 @@ enum wrk_gauge { // absolute; never renumber
 	WRK_GAUGE_DIAL_FAILURES,
 	WRK_GAUGE_BYTES_UP,
 	WRK_GAUGE_BYTES_DOWN,
-	WRK_GAUGE_CRASHES,
 	WRK_GAUGE_BEAT_MS, // CLOCK_BOOTTIME, when these were written
 	WRK_GAUGES
 };
@@ -58,10 +58,6 @@ struct wrk_counters_head {
 		uint32_t len;
 	} text[WRK_TEXTS];
 	uint64_t gauge[64];
-};
-
-struct wrk_usage { // bytes of streams and datagrams
-	uint64_t up, down;
 };
 
 struct wrk_counters_user {

@@ -28,6 +28,12 @@ struct wrk_tally {
 	uint64_t dgram_bytes_to_client, dgram_bytes_from_client;
 };
 
+// Bytes of one user, of streams and datagrams; may lie in shared memory
+// (worker/counters.h).
+struct wrk_usage {
+	uint64_t up, down;
+};
+
 // A rate, kept by a bucket of a tenth of a second's bytes and at least 64 KiB.
 struct wrk_pace {
 	uint64_t rate_bps; // bytes a second; 0: no limit
@@ -40,6 +46,8 @@ struct wrk_pace {
 struct wrk_exit_session {
 	struct wrk_exit *x;
 	struct wrk_tally *tally;
+	struct wrk_usage *const *usage; // where the place to count at the moment is
+	struct wrk_usage own, *own_at;  // nobody else's: that of a session without one
 	TAILQ_HEAD(, exit_stream) streams;
 	struct wrk_pace down, up;                     // to the client, from it
 	TAILQ_HEAD(, exit_stream) down_wait, up_wait; // for their pace
@@ -83,6 +91,9 @@ const struct wrk_exit_counters *wrk_exit_counters(const struct wrk_exit *x);
 // `tally` outlives the session.
 void wrk_exit_session_init(struct wrk_exit_session *es, struct wrk_exit *x,
 			   struct wrk_tally *tally);
+// Counts there from now on; `*usage` may change, `usage` outlives the session.
+void wrk_exit_session_set_usage(struct wrk_exit_session *es,
+				struct wrk_usage *const *usage);
 // Call when its streams and flows are gone.
 void wrk_exit_session_done(struct wrk_exit_session *es);
 // The most bytes a second of the session, each way; 0: no limit. Streams are slowed,

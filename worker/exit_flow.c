@@ -115,6 +115,7 @@ static void deliver(struct exit_flow *f, const struct mmsghdr *m, const uint8_t 
 	}
 	f->session->tally->dgrams_to_client++;
 	f->session->tally->dgram_bytes_to_client += m->msg_len;
+	(*f->session->usage)->down += m->msg_len;
 }
 
 // Level-triggered: what is not read in this turn is read in the next.
@@ -158,6 +159,7 @@ static void send_out(struct exit_flow *f, const uint8_t *buf, size_t len)
 		if (send(f->fd, buf, len, MSG_NOSIGNAL | MSG_DONTWAIT) >= 0) {
 			f->session->tally->dgrams_from_client++;
 			f->session->tally->dgram_bytes_from_client += len;
+			(*f->session->usage)->up += len;
 			return;
 		}
 		if (errno == EAGAIN || errno == EWOULDBLOCK || errno == EMSGSIZE ||

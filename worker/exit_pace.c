@@ -126,9 +126,17 @@ void wrk_exit_session_init(struct wrk_exit_session *es, struct wrk_exit *x,
 			   struct wrk_tally *tally)
 {
 	*es = (struct wrk_exit_session){.x = x, .tally = tally};
+	es->own_at = &es->own;
+	es->usage = &es->own_at;
 	TAILQ_INIT(&es->streams);
 	TAILQ_INIT(&es->down_wait);
 	TAILQ_INIT(&es->up_wait);
+}
+
+void wrk_exit_session_set_usage(struct wrk_exit_session *es,
+				struct wrk_usage *const *usage)
+{
+	es->usage = usage;
 }
 
 void wrk_exit_session_done(struct wrk_exit_session *es)

@@ -199,6 +199,7 @@ static enum read_result read_once(struct exit_stream *s)
 	sp_stream_commit(s->st, got > 0 ? (size_t)got : 0);
 	if (got > 0) {
 		s->session->tally->bytes_to_client += (size_t)got;
+		(*s->session->usage)->down += (size_t)got;
 		exit_pace_take(&s->session->down, (size_t)got);
 		touch(s);
 		s->readable = (size_t)got == want || has_more(s);
@@ -306,6 +307,7 @@ size_t wrk_exit_stream_sink(struct sp_stream *st, const uint8_t *buf, size_t len
 	ssize_t n = send(s->fd, buf, room, MSG_NOSIGNAL | MSG_DONTWAIT);
 	if (n >= 0) {
 		s->session->tally->bytes_from_client += (size_t)n;
+		(*s->session->usage)->up += (size_t)n;
 		exit_pace_take(&s->session->up, (size_t)n);
 		touch(s);
 		return (size_t)n;

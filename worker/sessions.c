@@ -110,6 +110,8 @@ static void session_free(struct wrk_session *s, enum sp_reason reason)
 	(*count[s->place])--;
 	LIST_REMOVE(s, chain);
 	s->user->sessions--;
+	if (s->user->account)
+		wrk_counters_session(t->opt.counters, s->user->account, -1);
 	s->tier->sessions--;
 	t->count--;
 	t->n.ended[known(reason)]++;
@@ -157,6 +159,13 @@ static const struct sp_fleet_tier *fleet_tier(const struct wrk_sessions *t,
 	return t->opt.fleet ? sp_fleet_find_tier(t->opt.fleet, name) : NULL;
 }
 
+static bool is_over_quota(const struct wrk_sessions *t, const char *user)
+{
+	const struct wrk_account *a =
+		t->opt.counters ? wrk_counters_find(t->opt.counters, user) : NULL;
+	return a && wrk_account_is_over(a);
+}
+
 enum sp_reason session_judge_pass(const struct wrk_sessions *t,
 				  const struct sp_pass *pass)
 {
@@ -172,6 +181,8 @@ enum sp_reason session_judge_pass(const struct wrk_sessions *t,
 		return SP_REASON_REVOKED;
 	if (!sp_fleet_find_tier(f, pass->tier) || !sp_fleet_admits(f, pass))
 		return SP_REASON_GROUP;
+	if (is_over_quota(t, pass->user))
+		return SP_REASON_QUOTA;
 	return SP_REASON_NONE;
 }
 
@@ -382,6 +393,22 @@ enum sp_reason session_check_room(struct wrk_sessions *t, const struct sp_pass *
 	return SP_REASON_NONE;
 }
 
+// A place to count the user's bytes. False: no memory for one.
+static bool open_account(struct wrk_sessions *t, struct wrk_session *s)
+{
+	struct wrk_account *a = s->user->account;
+	if (!t->opt.counters)
+		return true;
+	if (!a)
+		a = wrk_counters_account(t->opt.counters, s->user->name);
+	if (!a)
+		return false;
+	s->user->account = a;
+	wrk_exit_session_set_usage(&s->exit, &a->usage);
+	wrk_counters_session(t->opt.counters, a, 1);
+	return true;
+}
+
 enum sp_reason session_make(struct wrk_sessions *t, const struct sp_pass *pass,
 			    const uint8_t *id,
 			    const Sallyport__Fleet__SessionRecord *record,
@@ -410,6 +437,10 @@ enum sp_reason session_make(struct wrk_sessions *t, const struct sp_pass *pass,
 	wrk_exit_session_init(&s->exit, t->opt.exit, NULL);
 	if (apply_pass(s, pass) || sp_session_clock_add(t->opt.clock, s->engine))
 		goto nomem;
+	if (!open_account(t, s)) {
+		sp_session_clock_remove(t->opt.clock, s->engine);
+		goto nomem;
+	}
 	s->place = DETACHED;
 	s->since_us = now_us(t);
 	TAILQ_INSERT_TAIL(&t->places[DETACHED], s, list);
@@ -442,9 +473,12 @@ static enum sp_reason attach_known(struct wrk_session *s, const struct sp_hs_acc
 		return r;
 	if (sodium_memcmp(who->device, s->rec->device_key, sizeof(who->device)))
 		return SP_REASON_NOT_YOURS;
-	if (who->kind == SP_HS_FIRST_CONTACT && apply_pass(s, &who->pass))
-		return SP_REASON_NO_MEMORY;
-	return SP_REASON_NONE;
+	if (who->kind != SP_HS_FIRST_CONTACT)
+		return SP_REASON_NONE;
+	// What it uses is counted for the user it was made for.
+	if (strcmp(who->pass.user, s->rec->user))
+		return SP_REASON_NOT_YOURS;
+	return apply_pass(s, &who->pass) ? SP_REASON_NO_MEMORY : SP_REASON_NONE;
 }
 
 enum sp_reason wrk_sessions_attach(void *ctx, struct sp_link *l,
@@ -570,6 +604,20 @@ static void check_all(struct wrk_sessions *t)
 	}
 }
 
+// How much is left was said by a controller; that it is used up is seen here, also
+// without one.
+static void end_over_quota(struct wrk_sessions *t)
+{
+	for (int p = ATTACHED; p <= DETACHED && t->opt.counters; p++) {
+		struct wrk_session *next, *s = TAILQ_FIRST(&t->places[p]);
+		for (; s; s = next) {
+			next = TAILQ_NEXT(s, list);
+			if (wrk_account_is_over(s->user->account))
+				session_end(s, SP_REASON_QUOTA);
+		}
+	}
+}
+
 static void on_sweep(evutil_socket_t fd, short what, void *arg)
 {
 	struct wrk_sessions *t = arg;
@@ -577,6 +625,7 @@ static void on_sweep(evutil_socket_t fd, short what, void *arg)
 	(void)what;
 	sweep_ending(t);
 	sweep_detached(t);
+	end_over_quota(t);
 	if (now_us(t) - t->checked_us >= CHECK_US) {
 		t->checked_us = now_us(t);
 		check_all(t);
@@ -632,6 +681,8 @@ void wrk_sessions_free(struct wrk_sessions *t)
 
 static bool is_revoked(const struct wrk_session *s)
 {
+	if (!s->t->opt.fleet)
+		return false;
 	const struct sp_fleet_holder who = {s->rec->pass_serial, s->rec->device_key,
 					    s->rec->user, s->pass_not_before_s};
 	return sp_fleet_is_revoked(s->t->opt.fleet, &who);
@@ -661,6 +712,11 @@ void wrk_sessions_drain(struct wrk_sessions *t, uint64_t deadline_ms)
 	t->drain_ms = deadline_ms;
 	TAILQ_FOREACH(s, &t->places[ATTACHED], list)
 	sp_session_goaway(s->engine, SP_REASON_DRAINING, deadline_ms);
+}
+
+void wrk_sessions_undrain(struct wrk_sessions *t)
+{
+	t->draining = false;
 }
 
 uint32_t wrk_sessions_live_streams(const struct wrk_sessions *t)

@@ -7,7 +7,8 @@
 //   attached --- its carrier in use went ---> detached --- ATTACH ---> attached
 //   detached for stale_ms: its streams are reset (stale), the session stays;
 //   detached for keep_s, or the stalest when the table or its user's share is full:
-//   freed; any, when its pass expires or is revoked: END on its carriers, freed within a
+//   freed; any, when its pass expires or is revoked, or its user's quota is
+//   used up: END on its carriers, freed within a
 //   second.
 #ifndef WRK_SESSIONS_H
 #define WRK_SESSIONS_H
@@ -19,6 +20,7 @@
 #include "lib/fleet.h"
 #include "lib/link.h"
 #include "lib/loop.h"
+#include "worker/counters.h"
 #include "worker/directory.h"
 #include "worker/exit.h"
 
@@ -55,6 +57,7 @@ struct wrk_sessions_options {
 	const struct sp_hs_worker_keys *keys; // for tickets and renewed passes
 	struct wrk_sessions_limits limits;
 	const struct sp_fleet_worker *fleet; // NULL: nobody is admitted
+	struct wrk_counters *counters;       // users' totals and quotas; NULL: none
 };
 // 0 and *ret; -ENOMEM. What the options point to outlives it.
 int wrk_sessions_new(const struct wrk_sessions_options *opt,
@@ -71,6 +74,8 @@ void wrk_sessions_set_directory(struct wrk_sessions *t, struct wrk_directory *d)
 extern const struct wrk_directory_ops wrk_sessions_directory_ops;
 // From now on only sessions that exist are served; their clients are told GOAWAY.
 void wrk_sessions_drain(struct wrk_sessions *t, uint64_t deadline_ms);
+// New sessions are welcome again.
+void wrk_sessions_undrain(struct wrk_sessions *t);
 uint32_t wrk_sessions_users(const struct wrk_sessions *t); // who have sessions
 uint32_t wrk_sessions_live_streams(const struct wrk_sessions *t);
 

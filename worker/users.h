@@ -11,11 +11,14 @@
 #include "lib/err.h"
 #include "lib/pass.h"
 
+struct wrk_account;
+
 struct wrk_user {
 	LIST_ENTRY(wrk_user) chain;
 	uint32_t sessions;
 	uint64_t credit_us; // for OPENs: time saved up, at most the burst
 	uint64_t filled_us;
+	struct wrk_account *account; // where its bytes are counted; NULL: nowhere
 	char name[SP_PASS_USER_MAX + 1];
 };
 
