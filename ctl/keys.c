@@ -12,7 +12,7 @@
 #include "ctl/verbs.h"
 #include "lib/file.h"
 
-#define N_KINDS (SP_KEY_ROUTE + 1)
+#define N_KINDS (SP_KEY_CONTROL + 1)
 
 void ctl_public_of(enum sp_key_kind kind, const uint8_t *secret, uint8_t *ret)
 {
@@ -22,6 +22,7 @@ void ctl_public_of(enum sp_key_kind kind, const uint8_t *secret, uint8_t *ret)
 		return;
 	case SP_KEY_WORKER:
 	case SP_KEY_DEVICE:
+	case SP_KEY_CONTROL:
 		crypto_scalarmult_base(ret, secret);
 		return;
 	case SP_KEY_ROUTE:

@@ -1,4 +1,5 @@
-// Reading JSON with the place of the first error, for lib/fleet*.c alone.
+// Reading JSON with the place of the first error, for lib/fleet*.c and
+// small files of programs.
 #ifndef SP_FLEET_JSON_H
 #define SP_FLEET_JSON_H
 

@@ -17,10 +17,9 @@ static const struct {
 	size_t public_bytes; // 0: has no public half
 	size_t secret_bytes;
 } kinds[] = {
-	[SP_KEY_SIGNING] = {"signing", 32, 64},
-	[SP_KEY_WORKER] = {"worker", 32, 32},
-	[SP_KEY_DEVICE] = {"device", 32, 32},
-	[SP_KEY_ROUTE] = {"route", 0, 32},
+	[SP_KEY_SIGNING] = {"signing", 32, 64}, [SP_KEY_WORKER] = {"worker", 32, 32},
+	[SP_KEY_DEVICE] = {"device", 32, 32},   [SP_KEY_ROUTE] = {"route", 0, 32},
+	[SP_KEY_CONTROL] = {"control", 32, 32},
 };
 #define N_KINDS (sizeof(kinds) / sizeof(kinds[0]))
 

@@ -17,6 +17,7 @@ enum sp_key_kind {
 	SP_KEY_WORKER,  // X25519: 32 and 32
 	SP_KEY_DEVICE,  // X25519: 32 and 32
 	SP_KEY_ROUTE,   // secret only, 32
+	SP_KEY_CONTROL, // CURVE25519 of the control plane's links: 32 and 32
 };
 
 #define SP_KEY_BYTES_MAX 64

@@ -69,32 +69,64 @@ static const struct sp_conf_key keys[] = {
 	{.name = "keys.static",
 	 .type = SP_CONF_PATH,
 	 .offset = AT(keys.secret),
-	 .required = true,
 	 .example = "node.key",
-	 .help = "This worker's static secret key, mode 0600, made by sallyportctl"},
+	 .help = "This worker's static secret key, mode 0600, made by sallyportctl; "
+		 "goes with config"},
 	{.name = "keys.route",
 	 .type = SP_CONF_PATH,
 	 .offset = AT(keys.route),
-	 .required = true,
 	 .example = "route.key",
-	 .help = "The fleet's route key, mode 0600, the same on every worker"},
+	 .help = "The fleet's route key, mode 0600, the same on every worker; goes with "
+		 "config"},
 	{.name = "keys.fleet",
 	 .type = SP_CONF_STRINGS,
 	 .offset = AT(keys.fleet),
 	 .min = 1,
 	 .max = 8,
-	 .required = true,
 	 .reloadable = true,
 	 .example = "/etc/sallyport/signing.pub",
 	 .help = "Public signing keys that are trusted: absolute paths, or the keys "
-		 "themselves"},
+		 "themselves; goes with config"},
 	{.name = "config",
 	 .type = SP_CONF_PATH,
 	 .offset = AT(config),
-	 .required = true,
 	 .reloadable = true,
 	 .example = "worker.signed",
-	 .help = "Signed worker config: exit policy, tiers, revoked passes"},
+	 .help = "Signed worker config: exit policy, tiers, revoked passes. This or "
+		 "control.folder"},
+
+	{.name = "control.folder",
+	 .type = SP_CONF_PATH,
+	 .offset = AT(control.folder),
+	 .example = "/var/lib/sallyport/worker-0",
+	 .help = "State folder of a worker that controllers configure; sallyport-worker "
+		 "enroll fills it"},
+	{.name = "control.router",
+	 .type = SP_CONF_STRINGS,
+	 .offset = AT(control.router),
+	 .max = 8,
+	 .example = "tcp://192.0.2.1:7201",
+	 .help = "Where controllers answer; unset: as said at the enrolment"},
+	{.name = "control.publisher",
+	 .type = SP_CONF_STRINGS,
+	 .offset = AT(control.publisher),
+	 .max = 8,
+	 .example = "tcp://192.0.2.1:7202",
+	 .help = "Where the same controllers publish, in the same order"},
+	{.name = "agent.user",
+	 .type = SP_CONF_STRING,
+	 .offset = AT(agent.user),
+	 .min = 1,
+	 .max = 32,
+	 .example = "sallyport-agent",
+	 .help = "User of the process that talks to controllers, if started as root; "
+		 "unset: the same"},
+	{.name = "agent.listen",
+	 .type = SP_CONF_ADDRESS,
+	 .offset = AT(agent.listen),
+	 .example = "127.0.0.1:9322",
+	 .help = "Private address of its own /metrics, which has the worker's too; "
+		 "unset: none"},
 
 	{.name = "admin.listen",
 	 .type = SP_CONF_ADDRESS,
@@ -219,6 +251,35 @@ static bool check_names(const struct wrk_config *c, char *why, size_t cap)
 	return true;
 }
 
+// Keys and config are files of the operator's, or come from the control plane.
+static bool check_source(const struct wrk_config *c, char *why, size_t cap)
+{
+	bool any = c->keys.secret || c->keys.route || c->keys.fleet.n;
+	bool all = c->keys.secret && c->keys.route && c->keys.fleet.n;
+	const char *text = NULL;
+	if (!c->config && !c->control.folder)
+		text = "config or control.folder: nowhere to take a config from; name a "
+		       "signed file, or the folder of an enrolled worker";
+	else if (c->config && c->control.folder)
+		text = "config and control.folder are both set; keep one";
+	else if (c->config && !all)
+		text = "config needs keys.static, keys.route and keys.fleet";
+	else if (c->control.folder && any)
+		text = "keys.static, keys.route and keys.fleet go with config; "
+		       "control.folder has its own";
+	else if (c->control.folder && c->home_id)
+		text = "home_id goes with config; an enrolled worker's follows from its "
+		       "key";
+	else if (!c->control.folder && (c->control.router.n || c->agent.listen.kind))
+		text = "control.router and agent.listen need control.folder";
+	else if (c->control.router.n != c->control.publisher.n)
+		text = "control.router and control.publisher: as many of one as of the "
+		       "other";
+	if (text)
+		snprintf(why, cap, "%s", text);
+	return !text;
+}
+
 static bool check(const void *conf, char *why, size_t cap)
 {
 	const struct wrk_config *c = conf;
@@ -247,7 +308,7 @@ static bool check(const void *conf, char *why, size_t cap)
 			 "true");
 		return false;
 	}
-	return check_names(c, why, cap);
+	return check_names(c, why, cap) && check_source(c, why, cap);
 }
 
 const struct sp_conf_table wrk_config_table = {

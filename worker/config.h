@@ -24,6 +24,14 @@ struct wrk_config {
 	} keys;
 	char *config;
 	struct {
+		char *folder; // set: everything else comes from the control plane
+		struct sp_conf_strings router, publisher;
+	} control;
+	struct {
+		char *user;
+		struct sp_target listen;
+	} agent;
+	struct {
 		struct sp_target listen;
 	} admin;
 	struct {

@@ -9,6 +9,7 @@
 #include "lib/file.h"
 #include "lib/key.h"
 #include "lib/text.h"
+#include "worker/enrolled.h"
 
 static int fail(char *why, size_t cap, const char *fmt, ...)
 	__attribute__((format(printf, 3, 4)));
@@ -56,16 +57,19 @@ static int load_fleet_keys(const struct wrk_config *cfg, struct sp_signed_keys *
 	return 0;
 }
 
-static int load_policy(const struct sp_fleet_worker *f, struct sp_policy **ret,
-		       const char *path, char *why, size_t cap)
+int wrk_identity_policy(const struct sp_fleet_worker *f, struct sp_policy **ret,
+			char *why, size_t cap)
 {
 	char text[SP_POLICY_ERROR_MAX];
-	if (sp_policy_new(ret))
-		return fail(why, cap, "config: no memory for the exit policy");
+	struct sp_policy *p;
+	if (sp_policy_new(&p))
+		return fail(why, cap, "no memory for the exit policy");
 	for (size_t i = 0; i < f->n_rules; i++)
-		if (sp_policy_add(*ret, f->rules[i], text, sizeof(text)))
-			return fail(why, cap, "config: %s: policy rule %zu: %s", path,
-				    i + 1, text);
+		if (sp_policy_add(p, f->rules[i], text, sizeof(text))) {
+			sp_policy_free(p);
+			return fail(why, cap, "policy rule %zu: %s", i + 1, text);
+		}
+	*ret = p;
 	return 0;
 }
 
@@ -92,8 +96,10 @@ static int load_fleet(const struct wrk_config *cfg, struct wrk_identity *id, cha
 					      sizeof(text))))
 		fail(why, cap, "config: %s: %s", cfg->config, text);
 	sp_file_free(buf, len);
-	return err ? SP_E_CONFIG
-		   : load_policy(id->fleet, &id->policy, cfg->config, why, cap);
+	if (!err &&
+	    (err = wrk_identity_policy(id->fleet, &id->policy, text, sizeof(text))))
+		fail(why, cap, "config: %s: %s", cfg->config, text);
+	return err ? SP_E_CONFIG : 0;
 }
 
 static int load_tls(const struct wrk_config *cfg, struct wrk_identity *id, char *why,
@@ -111,21 +117,56 @@ static int load_tls(const struct wrk_config *cfg, struct wrk_identity *id, char 
 	return 0;
 }
 
+// Of an enrolled worker: keys from its state folder. What it enforces is not known until
+// its agent says it; so long nobody is admitted.
+static int load_enrolled(const struct wrk_config *cfg, struct wrk_identity *id, char *why,
+			 size_t cap)
+{
+	struct wrk_enrolled e;
+	char path[4200], name[WRK_WORKER_NAME_MAX + 32], text[SP_WHY_MAX];
+	const char *folder = cfg->control.folder;
+	if (wrk_enrolled_load(folder, &e, text, sizeof(text)))
+		return fail(why, cap, "%s", text);
+	snprintf(name, sizeof(name), "%s/%d", cfg->node, (int)cfg->worker);
+	if (strcmp(name, e.name))
+		return fail(
+			why, cap,
+			"node, worker: they say %s, but %s was enrolled as %s; change "
+			"them, or enrol with another folder",
+			name, folder, e.name);
+	id->trusted = e.signing;
+	snprintf(path, sizeof(path), "%s/static.key", folder);
+	if (load_key("control.folder", path, SP_KEY_WORKER, id->static_secret, why, cap))
+		return SP_E_CONFIG;
+	snprintf(path, sizeof(path), "%s/route.key", folder);
+	if (load_key("control.folder", path, SP_KEY_ROUTE, id->route_key, why, cap))
+		return SP_E_CONFIG;
+	if (sp_policy_new(&id->policy))
+		return fail(why, cap, "control.folder: no memory for the exit policy");
+	return load_tls(cfg, id, why, cap);
+}
+
+static int load_files(const struct wrk_config *cfg, struct wrk_identity *id, char *why,
+		      size_t cap)
+{
+	int err = load_key("keys.static", cfg->keys.secret, SP_KEY_WORKER,
+			   id->static_secret, why, cap);
+	if (!err)
+		err = load_key("keys.route", cfg->keys.route, SP_KEY_ROUTE, id->route_key,
+			       why, cap);
+	if (!err)
+		err = load_fleet_keys(cfg, &id->trusted, why, cap);
+	if (!err)
+		err = load_tls(cfg, id, why, cap);
+	return err ? err : load_fleet(cfg, id, why, cap);
+}
+
 int wrk_identity_load(const struct wrk_config *cfg, struct wrk_identity *ret, char *why,
 		      size_t cap)
 {
 	struct wrk_identity id = {0};
-	int err = load_key("keys.static", cfg->keys.secret, SP_KEY_WORKER,
-			   id.static_secret, why, cap);
-	if (!err)
-		err = load_key("keys.route", cfg->keys.route, SP_KEY_ROUTE, id.route_key,
-			       why, cap);
-	if (!err)
-		err = load_fleet_keys(cfg, &id.trusted, why, cap);
-	if (!err)
-		err = load_tls(cfg, &id, why, cap);
-	if (!err)
-		err = load_fleet(cfg, &id, why, cap);
+	int err = cfg->control.folder ? load_enrolled(cfg, &id, why, cap)
+				      : load_files(cfg, &id, why, cap);
 	if (err)
 		wrk_identity_done(&id);
 	else

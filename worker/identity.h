@@ -14,7 +14,7 @@ struct wrk_identity {
 	uint8_t static_secret[32];
 	uint8_t route_key[32];
 	struct sp_signed_keys trusted;
-	struct sp_fleet_worker *fleet;
+	struct sp_fleet_worker *fleet; // NULL: not known yet (control.folder)
 	struct sp_policy *policy;
 	struct sp_tls *tls; // NULL: no tls listener
 };
@@ -23,6 +23,9 @@ struct wrk_identity {
 // wrong and the remedy.
 int wrk_identity_load(const struct wrk_config *cfg, struct wrk_identity *ret, char *why,
 		      size_t cap) SP_MUST_CHECK;
+// The exit policy that a config's rules make. 0 and *ret; SP_E_CONFIG and `why`.
+int wrk_identity_policy(const struct sp_fleet_worker *f, struct sp_policy **ret,
+			char *why, size_t cap) SP_MUST_CHECK;
 void wrk_identity_done(struct wrk_identity *id); // wipes; a zeroed struct is fine
 // From the config, else made from the static public key (sp_fleet_home_id); not 0.
 uint64_t wrk_identity_home_id(const struct wrk_config *cfg, const uint8_t *static_public);

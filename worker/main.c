@@ -153,9 +153,13 @@ static int with_config(const struct args *args)
 			sp_conf_place(&wrk_config_table, args->config, why, at,
 				      sizeof(at)));
 	} else if (args->action == CHECK) {
-		printf("%s: good; signed config epoch %u, sequence %llu\n", args->config,
-		       id.fleet->revision.epoch,
-		       (unsigned long long)id.fleet->revision.sequence);
+		if (id.fleet)
+			printf("%s: good; signed config epoch %u, sequence %llu\n",
+			       args->config, id.fleet->revision.epoch,
+			       (unsigned long long)id.fleet->revision.sequence);
+		else
+			printf("%s: good; configured by the control plane as %s/%d\n",
+			       args->config, cfg->node, (int)cfg->worker);
 		status = EX_OK;
 	} else {
 		return run(args->config, cfg, &id);

@@ -124,7 +124,8 @@ static void by_reason(struct sp_metrics_writer *m, enum family f, const uint64_t
 
 static void put_process(struct wrk_worker *w, struct sp_metrics_writer *m)
 {
-	const struct sp_fleet_revision *r = &w->id.fleet->revision;
+	static const struct sp_fleet_revision none;
+	const struct sp_fleet_revision *r = w->id.fleet ? &w->id.fleet->revision : &none;
 	char why[64];
 	begin(m, F_build_info);
 	sp_metrics_u64(m, 1, SP_LABELS(sp_version(), w->cfg->node));
@@ -330,9 +331,8 @@ static void put_tiers(struct wrk_worker *w, struct sp_metrics_writer *m)
 
 // ---- the listener ----
 
-static void on_metrics(void *ctx, struct sp_metrics_writer *m)
+void wrk_metrics_write(struct wrk_worker *w, struct sp_metrics_writer *m)
 {
-	struct wrk_worker *w = ctx;
 	struct sp_session_stats st;
 	wrk_sessions_stats(w->sessions, &st);
 	put_process(w, m);
@@ -346,6 +346,11 @@ static void on_metrics(void *ctx, struct sp_metrics_writer *m)
 	put_dns(w, m);
 	if (w->cover)
 		put_cover(w, m);
+}
+
+static void on_metrics(void *ctx, struct sp_metrics_writer *m)
+{
+	wrk_metrics_write(ctx, m);
 }
 
 static void on_ready(void *ctx, struct sp_ready *r)

@@ -9,4 +9,7 @@
 // Opens admin.listen, if the config names one. 0; an error, which was logged.
 int wrk_metrics_serve(struct wrk_worker *w) SP_MUST_CHECK;
 
+// The families themselves, without those of the process.
+void wrk_metrics_write(struct wrk_worker *w, struct sp_metrics_writer *m);
+
 #endif

@@ -1,5 +1,8 @@
-// SIGHUP: local YAML, certificate and signed config are read and checked as a whole; only
-// then is anything replaced. What cannot change while the process lives is named.
+// New configs: by SIGHUP, when local YAML, certificate and signed config are read and
+// checked as a whole before anything is replaced; and from the control plane, which
+// replaces what the signed config says and nothing else. What cannot change while the
+// process lives is named.
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -36,7 +39,10 @@ static const char *objection(const struct wrk_worker *w, const struct wrk_config
 			     const struct wrk_identity *id)
 {
 	struct wrk_cover_options cover;
-	if (sp_fleet_revision_compare(&id->fleet->revision, &w->id.fleet->revision) < 0)
+	if (!cfg->control.folder != !w->cfg->control.folder)
+		return "config, control.folder: another source needs a restart";
+	if (id->fleet &&
+	    sp_fleet_revision_compare(&id->fleet->revision, &w->id.fleet->revision) < 0)
 		return "config: its revision is older than the running one; sign a newer "
 		       "one";
 	if (memcmp(id->static_secret, w->id.static_secret, 32))
@@ -64,11 +70,12 @@ static void take_tls(struct wrk_worker *w, struct wrk_identity *new)
 	w->id.tls = NULL;
 }
 
-static void take(struct wrk_worker *w, struct wrk_config *cfg, struct wrk_identity *id)
+// To everything that lives.
+static void apply(struct wrk_worker *w, const struct wrk_config *cfg,
+		  const struct wrk_identity *id)
 {
 	struct wrk_sessions_limits limits;
 	struct wrk_cover_options cover;
-	take_tls(w, id);
 	wrk_dialer_set_policy(w->dialer, id->policy);
 	wrk_worker_session_limits(cfg, &limits);
 	limits.sessions = (uint32_t)w->cfg->limits.sessions; // fixed
@@ -78,6 +85,20 @@ static void take(struct wrk_worker *w, struct wrk_config *cfg, struct wrk_identi
 			    (uint32_t)cfg->limits.stream_idle_ms);
 	if (w->cover && wrk_worker_cover_options(cfg, id->fleet, w->loop, &cover) == 0)
 		wrk_cover_set(w->cover, &cover);
+}
+
+static void applied(struct wrk_worker *w)
+{
+	const struct sp_fleet_worker *f = w->id.fleet;
+	w->config_applied_s = sp_loop_unix_ms(w->loop) / 1000;
+	sp_info("reload", "new config in force", "epoch=%u sequence=%" PRIu64,
+		f ? f->revision.epoch : 0, f ? f->revision.sequence : 0);
+}
+
+static void take(struct wrk_worker *w, struct wrk_config *cfg, struct wrk_identity *id)
+{
+	take_tls(w, id);
+	apply(w, cfg, id);
 	sp_log_setup((enum sp_log_level)cfg->log.level,
 		     (enum sp_log_format)cfg->log.format, 2);
 	wrk_identity_done(&w->id);
@@ -85,9 +106,44 @@ static void take(struct wrk_worker *w, struct wrk_config *cfg, struct wrk_identi
 	w->id = *id;
 	w->cfg = cfg;
 	w->reloads_ok++;
-	w->config_applied_s = sp_loop_unix_ms(w->loop) / 1000;
-	sp_info("reload", "new config in force", "epoch=%u sequence=%" PRIu64,
-		id->fleet->revision.epoch, id->fleet->revision.sequence);
+	applied(w);
+}
+
+// What a reload of an enrolled worker leaves as it is.
+static void keep_fleet(struct wrk_worker *w, struct wrk_identity *id)
+{
+	sp_policy_free(id->policy);
+	id->fleet = w->id.fleet;
+	id->policy = w->id.policy;
+	w->id.fleet = NULL;
+	w->id.policy = NULL;
+}
+
+int wrk_worker_take_fleet(struct wrk_worker *w, const void *json, size_t len,
+			  struct sp_fleet_revision *ret, char *why, size_t cap)
+{
+	struct wrk_identity next = w->id;
+	int err = sp_fleet_worker_parse(json, len, &next.fleet, why, cap);
+	if (err)
+		return err;
+	*ret = next.fleet->revision;
+	if (w->id.fleet && sp_fleet_revision_compare(ret, &w->id.fleet->revision) < 0) {
+		snprintf(why, cap, "older than the running one");
+		err = SP_E_STALE;
+	}
+	if (!err)
+		err = wrk_identity_policy(next.fleet, &next.policy, why, cap);
+	if (err) {
+		sp_fleet_worker_free(next.fleet);
+		return err;
+	}
+	apply(w, w->cfg, &next);
+	sp_fleet_worker_free(w->id.fleet);
+	sp_policy_free(w->id.policy);
+	w->id.fleet = next.fleet;
+	w->id.policy = next.policy;
+	applied(w);
+	return 0;
 }
 
 static void reload(struct wrk_worker *w)
@@ -113,6 +169,8 @@ static void reload(struct wrk_worker *w)
 		return;
 	}
 	name_fixed(w->cfg, cfg);
+	if (cfg->control.folder)
+		keep_fleet(w, &id);
 	take(w, cfg, &id);
 }
 

@@ -59,15 +59,17 @@ int wrk_worker_cover_options(const struct wrk_config *cfg,
 
 const struct sp_signed_keys *wrk_worker_pass_keys(const struct wrk_identity *id)
 {
-	return id->fleet->pass_keys.n ? &id->fleet->pass_keys : &id->trusted;
+	return id->fleet && id->fleet->pass_keys.n ? &id->fleet->pass_keys : &id->trusted;
 }
 
 bool wrk_worker_ready(struct wrk_worker *w, char *why, size_t cap)
 {
 	const struct sp_fleet_worker *f = w->id.fleet;
 	const char *text = "";
-	if (w->draining)
+	if (w->draining || w->leased)
 		text = "draining";
+	else if (!f)
+		text = "no config yet";
 	else if (f->expires_s && f->expires_s <= sp_loop_unix_ms(w->loop) / 1000)
 		text = "the signed config has expired";
 	snprintf(why, cap, "%s", text);
@@ -257,6 +259,20 @@ static void drain(struct wrk_worker *w)
 	sp_timer_set(&w->drain, now + DRAIN_LOOK_US);
 }
 
+void wrk_worker_lease(struct wrk_worker *w, bool drain_it, uint64_t deadline_ms)
+{
+	uint64_t now = sp_loop_unix_ms(w->loop);
+	if (w->leased != drain_it)
+		sp_info("worker", drain_it ? "drained by a lease" : "the lease ended",
+			"streams=%u", wrk_sessions_live_streams(w->sessions));
+	w->leased = drain_it;
+	if (drain_it)
+		wrk_sessions_drain(w->sessions,
+				   deadline_ms > now ? deadline_ms - now : 0);
+	else if (!w->draining)
+		wrk_sessions_undrain(w->sessions);
+}
+
 static void on_signal(void *ctx, int signo)
 {
 	struct wrk_worker *w = ctx;
@@ -376,6 +392,7 @@ static int make_sessions(struct wrk_worker *w)
 		.exit = w->exit,
 		.keys = &w->keys,
 		.fleet = w->id.fleet,
+		.counters = w->counters,
 	};
 	wrk_worker_session_limits(w->cfg, &o.limits);
 	return wrk_sessions_new(&o, &w->sessions);
@@ -408,8 +425,8 @@ static int make_links(struct wrk_worker *w)
 static int start(struct wrk_worker *w)
 {
 	int (*const steps[])(struct wrk_worker *) = {
-		make_admission, make_exit,  make_sessions,
-		make_links,     open_ports, wrk_metrics_serve,
+		make_admission, make_exit,  wrk_control_open,  make_sessions,
+		make_links,     open_ports, wrk_metrics_serve, wrk_control_start,
 	};
 	int err = sp_loop_new(&w->loop);
 	if (err)
@@ -453,13 +470,14 @@ int wrk_worker_new(const char *config_path, struct wrk_config *cfg,
 
 int wrk_worker_run(struct wrk_worker *w)
 {
+	const struct sp_fleet_worker *f = w->id.fleet;
 	char home[17];
 	snprintf(home, sizeof(home), "%016" PRIx64, w->keys.home_id);
 	sp_info("worker", "ready",
 		"version=%s node=%s worker=%" PRId64
 		" home=%s epoch=%u sequence=%" PRIu64,
 		sp_version(), w->cfg->node, w->cfg->worker, home,
-		w->id.fleet->revision.epoch, w->id.fleet->revision.sequence);
+		f ? f->revision.epoch : 0, f ? f->revision.sequence : 0);
 	sp_notify_ready("serving");
 	int err = sp_loop_run(w->loop);
 	sp_info("worker", "stopped", "");
@@ -487,6 +505,7 @@ void wrk_worker_free(struct wrk_worker *w)
 	sp_link_env_free(w->links);
 	wrk_cover_free(w->cover);
 	wrk_sessions_free(w->sessions);
+	wrk_control_free(w);
 	wrk_exit_free(w->exit);
 	wrk_dialer_free(w->dialer);
 	wrk_resolve_free(w->resolve);

@@ -12,12 +12,15 @@
 #include "lib/loop.h"
 #include "lib/notify.h"
 #include "lib/replay.h"
+#include "worker/agent_link.h"
+#include "worker/control.h"
 #include "worker/cover.h"
 #include "worker/dial.h"
 #include "worker/exit.h"
 #include "worker/identity.h"
 #include "worker/listener.h"
 #include "worker/resolve.h"
+#include "worker/segments.h"
 #include "worker/sessions.h"
 
 #define WRK_PORTS_MAX     32
@@ -57,6 +60,11 @@ struct wrk_worker {
 	struct wrk_cover *cover;
 	struct wrk_port ports[WRK_PORTS_MAX];
 	unsigned n_ports;
+	// With control.folder, else NULL.
+	struct wrk_segments *segments;
+	struct wrk_counters *counters;
+	struct wrk_agent_link *agent;
+	struct wrk_control *control;
 	struct sp_admin *admin;
 	struct sp_watchdog watchdog;
 	struct sp_timer drain;
@@ -64,7 +72,8 @@ struct wrk_worker {
 	uint64_t started_unix_ms;
 	struct sp_ratelimit strangers_log;
 	// seen by metrics
-	bool draining;
+	bool draining; // the process is about to end
+	bool leased;   // drained by the control plane, until it says otherwise
 	uint64_t reloads_ok, reloads_failed, config_applied_s;
 };
 
@@ -89,7 +98,16 @@ int wrk_worker_cover_options(const struct wrk_config *cfg,
 // Who may sign passes: the signed config's word, else who signs configs.
 const struct sp_signed_keys *wrk_worker_pass_keys(const struct wrk_identity *id);
 
+// Drained by the control plane (until `deadline_ms`, Unix) or no more.
+void wrk_worker_lease(struct wrk_worker *w, bool drain, uint64_t deadline_ms);
+
 // reload.c: SIGHUP. Takes the new files as a whole or keeps the old and says why.
 void wrk_worker_reload(struct wrk_worker *w);
+// The body of a worker config (lib/fleet.h) replaces the one in force, for live sessions
+// too. 0 and *ret; SP_E_STALE: older than that; errors of sp_fleet_worker_parse and
+// wrk_identity_policy; then the old stays and `why` (SP_WHY_MAX) says what is wrong.
+int wrk_worker_take_fleet(struct wrk_worker *w, const void *json, size_t len,
+			  struct sp_fleet_revision *ret, char *why,
+			  size_t cap) SP_MUST_CHECK;
 
 #endif

@@ -84,6 +84,42 @@ static void names_where_addresses_are_needed_are_refused_with_their_line(void **
 	}
 }
 
+static void keys_and_config_come_from_one_source(void **state)
+{
+	static const char listen[] = "listen:\n  tcp: [\"127.0.0.1:7000\"]\n";
+	static const struct {
+		const char *more, *want;
+	} cases[] = {
+		{"", "config or control.folder: nowhere to take a config from"},
+		{"config: w\n", "config needs keys.static, keys.route and keys.fleet"},
+		{"control:\n  folder: s\nconfig: w\n",
+		 "config and control.folder are both set; keep one"},
+		{"control:\n  folder: s\nkeys:\n  static: s\n",
+		 "keys.static, keys.route and keys.fleet go with config"},
+		{"control:\n  folder: s\nhome_id: \"0f1e2d3c4b5a6978\"\n",
+		 "home_id goes with config"},
+		{"control:\n  folder: s\n  router: [\"tcp://192.0.2.1:1\"]\n",
+		 "control.router and control.publisher: as many"},
+		{"config: w\nkeys:\n  static: s\n  route: r\n  fleet: [f]\n"
+		 "agent:\n  listen: 127.0.0.1:1\n",
+		 "agent.listen need control.folder"},
+	};
+	char text[1024];
+	(void)state;
+	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+		struct sp_conf_errors errs = {0};
+		snprintf(text, sizeof(text), "%s%s", listen, cases[i].more);
+		assert_null(parse(text, &errs));
+		assert_non_null(strstr(errs.text[0], cases[i].want));
+	}
+	struct sp_conf_errors errs = {0};
+	snprintf(text, sizeof(text), "%scontrol:\n  folder: s\n", listen);
+	struct wrk_config *c = parse(text, &errs);
+	assert_non_null(c);
+	assert_string_equal(c->control.folder, "/etc/x/s");
+	sp_conf_free(&wrk_config_table, c);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -93,6 +129,7 @@ int main(void)
 		cmocka_unit_test(nowhere_to_listen_is_refused),
 		cmocka_unit_test(
 			names_where_addresses_are_needed_are_refused_with_their_line),
+		cmocka_unit_test(keys_and_config_come_from_one_source),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
