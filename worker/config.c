@@ -92,7 +92,7 @@ static const struct sp_conf_key keys[] = {
 	 .offset = AT(config),
 	 .reloadable = true,
 	 .example = "worker.signed",
-	 .help = "Signed worker config: exit policy, tiers, revoked passes. This or "
+	 .help = "Signed worker config: exit policy, tiers, revoked passes; this or "
 		 "control.folder"},
 
 	{.name = "control.folder",

@@ -28,6 +28,7 @@ struct wrk_control {
 	const char *argv[5];
 	struct sp_timer write;
 	struct evbuffer *text;
+	struct wrk_directory *directory;
 	bool said_draining, said_ready; // last told
 	uint64_t texts_too_long;
 };
@@ -167,9 +168,11 @@ static void send_hello(struct wrk_control *c)
 
 static void on_up(void *ctx)
 {
-	send_hello(ctx);
-	send_segments(ctx);
-	send_state(ctx);
+	struct wrk_control *c = ctx;
+	send_hello(c);
+	send_segments(c);
+	send_state(c);
+	wrk_directory_up(c->directory);
 }
 
 // ---- what the agent says ----
@@ -252,6 +255,13 @@ static void on_segment_done(void *ctx, const Sallyport__Local__FromAgent *m, int
 			 m->segment_done->boot);
 }
 
+static void on_session(void *ctx, const Sallyport__Local__FromAgent *m, int fd)
+{
+	struct wrk_control *c = ctx;
+	(void)fd;
+	wrk_directory_on_answer(c->directory, m->call, m->session);
+}
+
 // ---- counters ----
 
 static void sum_tier(void *ctx, const struct wrk_tally *t, uint32_t sessions)
@@ -293,6 +303,7 @@ static void write_gauges(struct wrk_control *c)
 	wrk_counters_set(to, WRK_GAUGE_READY, wrk_worker_ready(w, why, sizeof(why)));
 	wrk_counters_set(to, WRK_GAUGE_SESSIONS_MADE, s->made);
 	wrk_counters_set(to, WRK_GAUGE_SESSIONS_REFUSED, sum_reasons(s->refused));
+	wrk_counters_set(to, WRK_GAUGE_SESSIONS_ADOPTED, s->adopted);
 	wrk_counters_set(to, WRK_GAUGE_STREAMS_OPENED, x->streams_opened);
 	wrk_counters_set(to, WRK_GAUGE_DIAL_FAILURES,
 			 sum_reasons(wrk_dialer_stats(w->dialer)->ended));
@@ -391,6 +402,48 @@ static void fill_argv(struct wrk_control *c)
 	}
 }
 
+static int send_directory(void *link, const Sallyport__Local__FromExit *m)
+{
+	return wrk_agent_link_send(link, m, -1);
+}
+
+static uint64_t call_directory(void *link)
+{
+	return wrk_agent_link_call(link);
+}
+
+static int make_directory(struct wrk_control *c)
+{
+	struct wrk_worker *w = c->w;
+	struct wrk_directory_options o = {
+		.loop = w->loop,
+		.boot = w->keys.boot_id,
+		.transport = {send_directory, call_directory, w->agent},
+		.ops = &wrk_sessions_directory_ops,
+		.ctx = w->sessions,
+	};
+	int err = wrk_directory_new(&o, &c->directory);
+	if (!err)
+		wrk_sessions_set_directory(w->sessions, c->directory);
+	return err;
+}
+
+static void listen_to_agent(struct wrk_control *c)
+{
+	static const struct {
+		Sallyport__Local__FromAgent__BodyCase kind;
+		wrk_agent_handler handler;
+	} rows[] = {
+		{SALLYPORT__LOCAL__FROM_AGENT__BODY_CONFIG, on_config},
+		{SALLYPORT__LOCAL__FROM_AGENT__BODY_DRAIN, on_drain},
+		{SALLYPORT__LOCAL__FROM_AGENT__BODY_QUOTA, on_quota},
+		{SALLYPORT__LOCAL__FROM_AGENT__BODY_SESSION, on_session},
+		{SALLYPORT__LOCAL__FROM_AGENT__BODY_SEGMENT_DONE, on_segment_done},
+	};
+	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++)
+		wrk_agent_link_on(c->w->agent, rows[i].kind, rows[i].handler, c);
+}
+
 int wrk_control_start(struct wrk_worker *w)
 {
 	char why[SP_WHY_MAX];
@@ -412,16 +465,11 @@ int wrk_control_start(struct wrk_worker *w)
 	struct wrk_agent_options o = {
 		.loop = w->loop, .argv = c->argv, .up = on_up, .ctx = c};
 	err = wrk_agent_link_new(&o, &w->agent);
+	if (!err)
+		err = make_directory(c);
 	if (err)
 		return err;
-	wrk_agent_link_on(w->agent, SALLYPORT__LOCAL__FROM_AGENT__BODY_CONFIG, on_config,
-			  c);
-	wrk_agent_link_on(w->agent, SALLYPORT__LOCAL__FROM_AGENT__BODY_DRAIN, on_drain,
-			  c);
-	wrk_agent_link_on(w->agent, SALLYPORT__LOCAL__FROM_AGENT__BODY_QUOTA, on_quota,
-			  c);
-	wrk_agent_link_on(w->agent, SALLYPORT__LOCAL__FROM_AGENT__BODY_SEGMENT_DONE,
-			  on_segment_done, c);
+	listen_to_agent(c);
 	sp_timer_set(&c->write, sp_loop_now_us(w->loop));
 	return 0;
 }
@@ -432,6 +480,7 @@ void wrk_control_free(struct wrk_worker *w)
 	wrk_agent_link_free(w->agent);
 	w->agent = NULL;
 	if (c) {
+		wrk_directory_free(c->directory);
 		sp_timer_done(&c->write);
 		if (c->text)
 			evbuffer_free(c->text);
