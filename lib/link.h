@@ -40,7 +40,8 @@ struct sp_link_counters {
 struct sp_link_env_options {
 	struct sp_loop *loop;
 	struct sp_session_clock *clock; // touched for every session that links serve
-	uint32_t max_half_open; // worker: beyond it the oldest half-open one is closed
+	uint32_t max_half_open; // worker: beyond it the oldest half-open one is closed;
+				// of as many that have ended, the first
 	uint32_t handshake_ms; // worker: tcp: a first flight must be whole by then; both:
 			       // from there to ATTACH (10 s)
 	const struct sp_hs_worker_keys *worker_keys; // worker only; outlives the env

@@ -32,6 +32,17 @@ static void close_oldest(struct sp_link_env *env)
 		link_end(oldest, SP_REASON_PRESSURE);
 }
 
+// Whoever is sent away stays a while, with descriptor and all, for an end in order. Of
+// too many the one that ended first goes at once.
+static void hurry_lingering(struct sp_link_env *env)
+{
+	struct sp_link *l;
+
+	while (env->n.lingering > env->opt.max_half_open &&
+	       (l = TAILQ_FIRST(&env->lingering)) && l->finished)
+		link_bury(l);
+}
+
 int sp_link_accept(struct sp_link_env *env, struct sp_carrier *c,
 		   const struct sp_link_worker_ops *ops, void *ctx, struct sp_link **ret)
 {
@@ -46,6 +57,7 @@ int sp_link_accept(struct sp_link_env *env, struct sp_carrier *c,
 	l->kind = (uint8_t)sp_carrier_kind(c);
 	if (env->n.half_open >= env->opt.max_half_open)
 		close_oldest(env);
+	hurry_lingering(env);
 	link_start(l);
 	if (has_cover(l) && ops->silent)
 		link_enlist(l, &env->fresh, l->since_us + LINK_SILENT_US);

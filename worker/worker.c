@@ -20,7 +20,31 @@
 #define DRAIN_LOOK_US 50000
 #define RESERVED_FDS  64
 
-// ---- what the config says ----
+// ---- what the config and the process's limit of descriptors say ----
+
+static uint32_t descriptors(void)
+{
+	struct rlimit rl;
+	if (getrlimit(RLIMIT_NOFILE, &rl) || rl.rlim_cur > UINT32_MAX)
+		return UINT32_MAX;
+	return (uint32_t)rl.rlim_cur;
+}
+
+// Descriptors for destinations: all but some for carriers, name servers and whoever looks
+// at /metrics because descriptors have run short.
+static uint32_t exit_sockets(void)
+{
+	uint32_t n = descriptors();
+	return n > 2 * RESERVED_FDS ? n - RESERVED_FDS : n / 2;
+}
+
+// Strangers, be they many, leave descriptors to users: half-open carriers get at most an
+// eighth of them, relays to the cover site, of two each, a quarter.
+static uint32_t for_strangers(uint32_t limit)
+{
+	uint32_t most = descriptors() / 8;
+	return limit < most ? limit : most ? most : 1;
+}
 
 void wrk_worker_session_limits(const struct wrk_config *cfg,
 			       struct wrk_sessions_limits *ret)
@@ -48,7 +72,7 @@ int wrk_worker_cover_options(const struct wrk_config *cfg,
 		fleet && fleet->cover.kind ? &fleet->cover : &cfg->cover;
 	struct wrk_cover_options o = {
 		.loop = loop,
-		.max_relays = COVER_RELAYS,
+		.max_relays = for_strangers(COVER_RELAYS),
 		.idle_ms = COVER_IDLE_MS,
 	};
 	if (sp_target_to_sockaddr(site, &o.site, &o.site_len))
@@ -344,17 +368,6 @@ static int make_dialer(struct wrk_worker *w)
 	return wrk_dialer_new(&o, &w->dialer);
 }
 
-// Descriptors for destinations: all but some for carriers, name servers and whoever looks
-// at /metrics because descriptors have run short.
-static uint32_t exit_sockets(void)
-{
-	struct rlimit rl;
-	if (getrlimit(RLIMIT_NOFILE, &rl) || rl.rlim_cur > UINT32_MAX)
-		return UINT32_MAX;
-	uint32_t n = (uint32_t)rl.rlim_cur;
-	return n > 2 * RESERVED_FDS ? n - RESERVED_FDS : n / 2;
-}
-
 static int make_exit(struct wrk_worker *w)
 {
 	const struct wrk_config *c = w->cfg;
@@ -403,7 +416,7 @@ static int make_links(struct wrk_worker *w)
 	struct sp_link_env_options o = {
 		.loop = w->loop,
 		.clock = w->clock,
-		.max_half_open = (uint32_t)w->cfg->limits.half_open,
+		.max_half_open = for_strangers((uint32_t)w->cfg->limits.half_open),
 		.handshake_ms = (uint32_t)w->cfg->limits.handshake_ms,
 		.worker_keys = &w->keys,
 		.replay = w->replay,

@@ -140,6 +140,24 @@ def test_beyond_the_limit_of_half_open_carriers_the_oldest_goes(lab, servers):
         s.close()
 
 
+def test_strangers_leave_descriptors_to_users(lab, servers):
+    server = TcpServer(servers, tcp_echo)
+    lab.cover_port = server.port
+    pair = lab.pair(carrier="tls", worker_nofile=320)
+    strangers = []
+    for i in range(400):  # half of them silent, half relayed to the cover site
+        strangers.append(socket.create_connection(("127.0.0.1", pair.worker.port), 5))
+        if i % 2:
+            strangers[-1].sendall(b"GET / HTTP/1.1\r\n")
+    wait_until(lambda: pair.worker.metric("sallyport_worker_cover_relays") > 20, 10 * SLOW, "relays")
+    streams = [socks_connect(pair.socks, "127.0.0.1", server.port) for _ in range(100)]
+    for s in streams:
+        s.sendall(b"x")
+        assert s.recv(1) == b"x"
+    for s in strangers + streams:
+        s.close()
+
+
 def test_one_source_cannot_make_the_worker_do_many_key_exchanges(lab):
     w = lab.worker()
     for _ in range(60):  # more than the burst of one source

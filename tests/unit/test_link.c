@@ -358,6 +358,26 @@ static void beyond_the_limit_the_oldest_half_open_goes(void **state)
 	world_free(w);
 }
 
+static void those_sent_away_do_not_pile_up(void **state)
+{
+	struct link_world *w = world_with(10000, 5);
+	const struct sp_link_counters *n = sp_link_env_counters(w->worker_env);
+	struct sp_carrier *c[40];
+
+	(void)state;
+	for (unsigned i = 0; i < 40; i++) { // nobody answers the FIN
+		c[i] = world_raw_client(w);
+		UNTIL(w, n->opened == i + 1);
+		world_turn(w);
+		assert_in_range(n->lingering, 0, 6);
+	}
+	assert_int_equal(n->half_open, 5);
+	assert_int_equal(n->closed, 40 - n->half_open - n->lingering);
+	for (unsigned i = 0; i < 40; i++)
+		sp_carrier_free(c[i]);
+	world_free(w);
+}
+
 // ---- strangers on tcp ----
 
 struct stranger {
@@ -651,6 +671,7 @@ int main(void)
 		cmocka_unit_test(a_dial_without_answer_times_out),
 		cmocka_unit_test(more_handshakes_than_the_budget_are_strangers),
 		cmocka_unit_test(beyond_the_limit_the_oldest_half_open_goes),
+		cmocka_unit_test(those_sent_away_do_not_pile_up),
 		cmocka_unit_test(strangers_on_tcp_all_end_at_the_same_time_unanswered),
 		cmocka_unit_test(noise_of_every_length_is_never_answered),
 		cmocka_unit_test(a_close_reaches_the_other_side_with_its_reason),
