@@ -122,6 +122,11 @@ enum sp_conf_reference { SP_CONF_MARKDOWN, SP_CONF_MDOC };
 int sp_conf_write_reference(const struct sp_conf_table *t, enum sp_conf_reference form,
 			    FILE *out) SP_MUST_CHECK;
 
+// One duration (to ms) or size (to bytes) in the form that files have, such as 25h or 4M.
+// 0 and *ret; SP_E_MALFORMED and in `why` what was found and what is wanted.
+int sp_conf_amount(enum sp_conf_type type, const char *text, int64_t *ret, char *why,
+		   size_t cap) SP_MUST_CHECK;
+
 // For the unit test of each program's table: 0 if names are unique and fit, every default
 // and example parses and lies within its bounds, enums have words, tables items, all have
 // help; else SP_E_CONFIG and `why`.

@@ -456,3 +456,15 @@ bool conf_value_equal(const struct sp_conf_key *k, const void *a, const void *b)
 	}
 	return false;
 }
+
+int sp_conf_amount(enum sp_conf_type type, const char *text, int64_t *ret, char *why,
+		   size_t cap)
+{
+	const struct sp_conf_key k = {.name = "amount", .type = type};
+	char what[CONF_WHY_MAX];
+	if (conf_value_set(&k, text, strlen(text), NULL, ret, what))
+		return 0;
+	if (cap)
+		snprintf(why, cap, "%s", what);
+	return SP_E_MALFORMED;
+}

@@ -1,0 +1,176 @@
+#include "lib/derive.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+bool sp_worker_name_is_valid(const char *worker)
+{
+	char name[SP_FLEET_NAME_MAX + 1];
+	const char *slash = strchr(worker, '/');
+	size_t len = slash ? (size_t)(slash - worker) : 0;
+	if (!slash || len == 0 || len > SP_FLEET_NAME_MAX)
+		return false;
+	size_t digits = strspn(slash + 1, "0123456789");
+	memcpy(name, worker, len);
+	name[len] = '\0';
+	return sp_fleet_name_is_valid(name) && digits && digits <= 3 &&
+	       !slash[1 + digits] && atoi(slash + 1) <= 255 &&
+	       (slash[1] != '0' || digits == 1);
+}
+
+char *sp_worker_node(const char *worker, char *ret)
+{
+	snprintf(ret, SP_FLEET_NAME_MAX + 1, "%.*s", (int)strcspn(worker, "/"), worker);
+	return ret;
+}
+
+// What is being made; `bad` is sticky.
+struct derivation {
+	const struct sp_state *state;
+	json_t *out;
+	bool bad;
+};
+
+static void set(struct derivation *d, const char *key, json_t *v)
+{
+	d->bad |= json_object_set_new(d->out, key, v) != 0;
+}
+
+static void add_tiers(struct derivation *d)
+{
+	static const char *const keys[] = {"max_sessions", "max_streams", "max_flows",
+					   "rate_bps",     "groups",      NULL};
+	struct sp_state_entry e;
+	json_t *tiers = json_object();
+	for (size_t at = 0; sp_state_next(d->state, "tier/", &at, &e);) {
+		json_t *from = json_loadb(e.json, e.json_len, 0, NULL);
+		json_t *to = json_object();
+		for (const char *const *k = keys; *k; k++)
+			if (json_object_get(from, *k))
+				d->bad |= json_object_set(to, *k,
+							  json_object_get(from, *k)) != 0;
+		d->bad |= json_object_set_new(tiers, e.key + strlen("tier/"), to) != 0;
+		json_decref(from);
+	}
+	set(d, "tiers", tiers);
+}
+
+// A list below `key` of the object at `from`, or an empty one.
+static void add_list(struct derivation *d, const char *name, const char *from,
+		     const char *key)
+{
+	json_t *o = sp_state_get_object(d->state, from);
+	json_t *list = json_object_get(o, key);
+	set(d, name, list ? json_incref(list) : json_array());
+	json_decref(o);
+}
+
+static void add_revoked(struct derivation *d)
+{
+	json_t *serials = json_array(), *devices = json_array(), *users = json_array();
+	struct sp_state_entry e;
+	for (size_t at = 0; sp_state_next(d->state, "revoked/", &at, &e);) {
+		const char *kind = e.key + strlen("revoked/");
+		const char *slash = strchr(kind, '/'), *id = slash ? slash + 1 : "";
+		if (strncmp(kind, "serial/", 7) == 0) {
+			d->bad |= json_array_append_new(serials, json_string(id)) != 0;
+		} else if (strncmp(kind, "device/", 7) == 0) {
+			d->bad |= json_array_append_new(devices, json_string(id)) != 0;
+		} else if (strncmp(kind, "user/", 5) == 0) {
+			json_t *o = json_loadb(e.json, e.json_len, 0, NULL);
+			json_t *before = json_object_get(o, "before");
+			json_t *u = json_pack("{s:s, s:I}", "name", id, "before",
+					      json_integer_value(before));
+			d->bad |= json_array_append_new(users, u) != 0;
+			json_decref(o);
+		}
+	}
+	set(d, "revoked", serials);
+	set(d, "revoked_devices", devices);
+	set(d, "revoked_users", users);
+}
+
+int sp_derive_worker(const struct sp_state *state, const char *worker,
+		     const struct sp_position *position, uint64_t issued_s, char **ret,
+		     size_t *ret_len, char *why, size_t cap)
+{
+	char key[SP_STATE_KEY_MAX + 1];
+	struct derivation d = {.state = state, .out = json_object()};
+	snprintf(key, sizeof(key), "node/%s", worker);
+	json_t *node = sp_state_get_object(state, key);
+	json_t *fleet = sp_state_get_object(state, "fleet");
+	if (!node) {
+		snprintf(why, cap, "the fleet has no worker %s", worker);
+		json_decref(d.out);
+		json_decref(fleet);
+		return SP_E_CONFIG;
+	}
+	set(&d, "format", json_integer(SP_FLEET_FORMAT));
+	set(&d, "revision",
+	    json_pack("{s:I, s:I}", "epoch", (json_int_t)position->epoch, "sequence",
+		      (json_int_t)position->sequence));
+	set(&d, "issued", json_integer((json_int_t)issued_s));
+	json_t *group = json_object_get(node, "group");
+	if (group)
+		set(&d, "group", json_incref(group));
+	json_t *cover = json_object_get(fleet, "cover");
+	if (cover)
+		set(&d, "cover", json_incref(cover));
+	add_tiers(&d);
+	add_list(&d, "exit_policy", "policy", "rules");
+	add_list(&d, "pass_keys", "keys", "pass");
+	add_revoked(&d);
+	*ret = d.bad ? NULL : json_dumps(d.out, JSON_COMPACT | JSON_SORT_KEYS);
+	json_decref(node);
+	json_decref(fleet);
+	json_decref(d.out);
+	if (!*ret) {
+		snprintf(why, cap, "out of memory");
+		return -ENOMEM;
+	}
+	*ret_len = strlen(*ret);
+	return 0;
+}
+
+static int check_one(const struct sp_state *state, const char *worker, char *why,
+		     size_t cap)
+{
+	static const struct sp_position first = {1, 1, {0}};
+	char *json, clause[SP_FLEET_WHY_MAX] = "";
+	size_t len;
+	struct sp_fleet_worker *f = NULL;
+	int err = sp_derive_worker(state, worker, &first, 1, &json, &len, why, cap);
+	if (err)
+		return err;
+	err = sp_fleet_worker_parse(json, len, &f, clause, sizeof(clause));
+	if (err && cap)
+		snprintf(why, cap, "the config of worker %s: %s", worker, clause);
+	sp_fleet_worker_free(f);
+	free(json);
+	return err;
+}
+
+int sp_derive_check(const struct sp_state *state, char *why, size_t cap)
+{
+	struct sp_state_entry e;
+	int err = 0;
+	// Workers of one group have the same config.
+	json_t *seen = json_object();
+	if (!seen)
+		return -ENOMEM;
+	for (size_t at = 0; !err && sp_state_next(state, "node/", &at, &e);) {
+		json_t *o = json_loadb(e.json, e.json_len, 0, NULL);
+		const char *group = json_string_value(json_object_get(o, "group"));
+		if (!json_object_get(seen, group ? group : "")) {
+			err = check_one(state, e.key + strlen("node/"), why, cap);
+			if (!err &&
+			    json_object_set_new(seen, group ? group : "", json_true()))
+				err = -ENOMEM;
+		}
+		json_decref(o);
+	}
+	json_decref(seen);
+	return err;
+}
