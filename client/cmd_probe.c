@@ -6,11 +6,13 @@
 #include <string.h>
 #include <sysexits.h>
 
+#include <sodium.h>
+
 #include "client/commands.h"
 #include "client/config.h"
 #include "client/identity.h"
-#include "client/probe.h"
 #include "lib/file.h"
+#include "lib/probe.h"
 
 #define EX_FELL 1
 
@@ -29,53 +31,62 @@ static int parse_target(const char *text, struct sp_target *ret, const char **re
 	return !err && ret->port == 0 ? SP_E_MALFORMED : err;
 }
 
-static void print_text(const struct sp_fleet_exit *x, unsigned carrier,
-		       const struct cli_probe_result *r)
+static const char *address(const struct sp_target *t, char *buf)
 {
+	return t->kind ? sp_target_format(t, buf, SP_TARGET_TEXT_MAX) : "";
+}
+
+static void print_text(const struct sp_fleet_exit *x, unsigned carrier,
+		       const struct sp_probe_result *r)
+{
+	char text[SP_TARGET_TEXT_MAX];
 	printf("%s  %s %s\n", x->name, sp_carrier_kind_word(x->carriers[carrier].kind),
-	       r->address);
+	       address(&r->exit, text));
 	for (int i = 0; i < (int)r->reached; i++)
-		printf("  %-10s %8.1f ms\n", cli_rung_word((enum cli_rung)i), r->ms[i]);
+		printf("  %-10s %8.1f ms\n", sp_rung_word((enum sp_rung)i),
+		       r->us[i] / 1000.0);
 	if (r->reason != SP_REASON_NONE)
-		printf("  %-10s FELL: %s: %s%s%s\n", cli_rung_word(r->reached),
+		printf("  %-10s FELL: %s: %s%s%s\n", sp_rung_word(r->reached),
 		       sp_reason_word(r->reason), sp_reason_text(r->reason),
 		       *r->detail ? ": " : "", r->detail);
 	if (r->http_status)
-		printf("  HTTP %u, by way of %s\n", r->http_status, r->bound);
+		printf("  HTTP %u, by way of %s\n", r->http_status,
+		       address(&r->bound, text));
 	if (r->skew_ms > 1000 || r->skew_ms < -1000)
 		printf("  the exit's clock is %.1f s %s\n", (double)r->skew_ms / 1000,
 		       r->skew_ms > 0 ? "ahead" : "behind");
 }
 
 static json_t *make_json(const struct sp_fleet_exit *x, unsigned carrier,
-			 const struct cli_probe_result *r)
+			 const struct sp_probe_result *r)
 {
 	json_t *o = json_object(), *rungs = json_object();
+	char text[SP_TARGET_TEXT_MAX];
 	for (int i = 0; i < (int)r->reached; i++)
-		json_object_set_new(rungs, cli_rung_word((enum cli_rung)i),
-				    json_real(r->ms[i]));
+		json_object_set_new(rungs, sp_rung_word((enum sp_rung)i),
+				    json_real(r->us[i] / 1000.0));
 	json_object_set_new(o, "exit", json_string(x->name));
 	json_object_set_new(o, "carrier",
 			    json_string(sp_carrier_kind_word(x->carriers[carrier].kind)));
-	json_object_set_new(o, "address", json_string(r->address));
+	json_object_set_new(o, "address", json_string(address(&r->exit, text)));
 	json_object_set_new(o, "ok", json_boolean(r->reason == SP_REASON_NONE));
 	json_object_set_new(o, "ms", rungs);
 	if (r->reason != SP_REASON_NONE) {
 		json_object_set_new(o, "fell_from",
-				    json_string(cli_rung_word(r->reached)));
+				    json_string(sp_rung_word(r->reached)));
 		json_object_set_new(o, "reason", json_string(sp_reason_word(r->reason)));
 		json_object_set_new(o, "detail", json_string(r->detail));
 	}
 	if (r->http_status)
 		json_object_set_new(o, "http_status", json_integer(r->http_status));
-	if (*r->bound)
-		json_object_set_new(o, "egress", json_string(r->bound));
+	if (r->bound.kind)
+		json_object_set_new(o, "egress", json_string(address(&r->bound, text)));
 	json_object_set_new(o, "clock_skew_ms", json_integer(r->skew_ms));
 	return o;
 }
 
 static int probe_all(const struct cli_args *args, const struct cli_identity *id,
-		     struct cli_probe_options *opt)
+		     struct sp_probe_options *opt)
 {
 	json_t *list = json_array();
 	unsigned tried = 0, fell = 0;
@@ -84,10 +95,11 @@ static int probe_all(const struct cli_args *args, const struct cli_identity *id,
 		if (args->exit_name && strcmp(args->exit_name, x->name) != 0)
 			continue;
 		for (unsigned k = 0; k < x->n_carriers; k++) {
-			struct cli_probe_result r;
-			opt->exit = &id->exits->exit[e];
-			opt->carrier = k;
-			if (cli_probe_run(opt, &r)) {
+			struct sp_probe_result r;
+			opt->worker_public = x->public_key;
+			opt->carrier = &x->carriers[k];
+			opt->tls = id->exits->exit[e].tls[k];
+			if (sp_probe_run(opt, &r)) {
 				json_decref(list);
 				return EX_SOFTWARE;
 			}
@@ -116,8 +128,9 @@ int cli_cmd_probe(const struct cli_args *args)
 {
 	struct sp_target target;
 	struct cli_identity id;
-	struct cli_probe_options opt = {.expect = args->expect,
-					.timeout_ms = args->timeout_s * 1000};
+	struct sp_probe_options opt = {.expect = args->expect,
+				       .top = SP_RUNG_HTTP + 1,
+				       .rung_ms = args->timeout_s * 1000};
 	char why[SP_WHY_MAX];
 	if (args->target && parse_target(args->target, &target, &opt.path)) {
 		fprintf(stderr,
@@ -134,8 +147,13 @@ int cli_cmd_probe(const struct cli_args *args)
 	if (err)
 		return cli_config_refuse(args->config, why);
 	signal(SIGPIPE, SIG_IGN);
-	opt.identity = &id.device;
+	struct sp_probe_who who = {.pass_len = id.device.pass_len};
+	memcpy(who.device_secret, id.device.device_secret, sizeof(who.device_secret));
+	memcpy(who.device_public, id.device.device_public, sizeof(who.device_public));
+	memcpy(who.pass, id.device.pass, sizeof(who.pass));
+	opt.who = &who;
 	int status = probe_all(args, &id, &opt);
+	sodium_memzero(&who, sizeof(who));
 	cli_identity_done(&id);
 	return status;
 }

@@ -14,7 +14,7 @@
 
 void attempt_free(struct attempt *a)
 {
-	cli_lookup_cancel(a->lookup);
+	sp_lookup_cancel(a->lookup);
 	free(a);
 }
 
@@ -278,7 +278,7 @@ static void start_link(struct attempt *a, socklen_t addr_len)
 		fail_attempt(a, reason_of(err));
 }
 
-static void on_lookup(void *ctx, const struct cli_lookup_result *res)
+static void on_lookup(void *ctx, const struct sp_lookup_result *res)
 {
 	struct attempt *a = ctx;
 	a->lookup = NULL;
@@ -324,7 +324,7 @@ void stay_dial(struct stay *y, struct exit *x)
 	a->carrier = (x->carrier + (another_is_up(y) ? 1 : 0)) %
 		     (unsigned)x->is.conf->n_carriers;
 	TAILQ_INSERT_TAIL(&y->attempts, a, entry);
-	if (cli_lookup_start(u->opt.loop, &x->is.conf->carriers[a->carrier].address,
-			     on_lookup, a, &a->lookup))
+	if (sp_lookup_start(u->opt.loop, &x->is.conf->carriers[a->carrier].address,
+			    on_lookup, a, &a->lookup))
 		fail_attempt(a, SP_REASON_NO_MEMORY);
 }

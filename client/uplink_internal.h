@@ -10,8 +10,8 @@
 
 #include <sys/queue.h>
 
-#include "client/lookup.h"
 #include "client/uplink.h"
+#include "lib/lookup.h"
 
 #define TICKETS_KEPT 4
 #define GUESTS_MAX   8 // of all exits; beyond, the oldest guest goes
@@ -22,10 +22,10 @@ struct stay;
 // One dial, and then one link.
 struct attempt {
 	TAILQ_ENTRY(attempt) entry;
-	struct stay *stay;         // NULL: it is gone
-	struct exit *exit;         // dialled: the stay's own, or one it asks to move to
-	struct cli_lookup *lookup; // while the name is looked up
-	struct sp_link *link;      // from then on
+	struct stay *stay;        // NULL: it is gone
+	struct exit *exit;        // dialled: the stay's own, or one it asks to move to
+	struct sp_lookup *lookup; // while the name is looked up
+	struct sp_link *link;     // from then on
 	unsigned slot;
 	unsigned carrier; // index in the exit's config
 	bool resume;      // with a ticket

@@ -1,4 +1,4 @@
-#include "client/lookup.h"
+#include "lib/lookup.h"
 
 #include <errno.h>
 #include <netdb.h>
@@ -10,20 +10,20 @@
 #include <event2/dns.h>
 #include <event2/util.h>
 
-struct cli_lookup {
+struct sp_lookup {
 	struct sp_loop *loop;
 	struct evdns_base *dns; // of its own, so that settings are read anew each time
 	struct evdns_getaddrinfo_request *request;
 	struct sp_deferred end, reap;
-	cli_lookup_done *done; // NULL: cancelled
+	sp_lookup_done *done; // NULL: cancelled
 	void *ctx;
-	struct cli_lookup_result res;
+	struct sp_lookup_result res;
 };
 
 static void on_reap(struct sp_deferred *d)
 {
-	struct cli_lookup *l =
-		(struct cli_lookup *)((char *)d - offsetof(struct cli_lookup, reap));
+	struct sp_lookup *l =
+		(struct sp_lookup *)((char *)d - offsetof(struct sp_lookup, reap));
 	if (l->dns)
 		evdns_base_free(l->dns, 0);
 	free(l);
@@ -31,8 +31,8 @@ static void on_reap(struct sp_deferred *d)
 
 static void on_end(struct sp_deferred *d)
 {
-	struct cli_lookup *l =
-		(struct cli_lookup *)((char *)d - offsetof(struct cli_lookup, end));
+	struct sp_lookup *l =
+		(struct sp_lookup *)((char *)d - offsetof(struct sp_lookup, end));
 	sp_loop_reap(l->loop, &l->reap);
 	if (l->done)
 		l->done(l->ctx, &l->res);
@@ -55,10 +55,10 @@ static int err_of(int result)
 
 static void on_answer(int result, struct evutil_addrinfo *res, void *arg)
 {
-	struct cli_lookup *l = arg;
+	struct sp_lookup *l = arg;
 	l->request = NULL;
 	l->res.err = err_of(result);
-	for (struct evutil_addrinfo *a = res; a && l->res.n < CLI_LOOKUP_MAX;
+	for (struct evutil_addrinfo *a = res; a && l->res.n < SP_LOOKUP_MAX;
 	     a = a->ai_next) {
 		if (a->ai_addrlen > sizeof(l->res.addr[0]))
 			continue;
@@ -72,7 +72,7 @@ static void on_answer(int result, struct evutil_addrinfo *res, void *arg)
 	sp_loop_defer(l->loop, &l->end);
 }
 
-static void ask(struct cli_lookup *l, const struct sp_target *target)
+static void ask(struct sp_lookup *l, const struct sp_target *target)
 {
 	struct evutil_addrinfo hints = {.ai_family = AF_UNSPEC,
 					.ai_socktype = SOCK_STREAM,
@@ -92,10 +92,10 @@ static void ask(struct cli_lookup *l, const struct sp_target *target)
 	l->request = evdns_getaddrinfo(l->dns, target->name, port, &hints, on_answer, l);
 }
 
-int cli_lookup_start(struct sp_loop *loop, const struct sp_target *target,
-		     cli_lookup_done *done, void *ctx, struct cli_lookup **ret)
+int sp_lookup_start(struct sp_loop *loop, const struct sp_target *target,
+		    sp_lookup_done *done, void *ctx, struct sp_lookup **ret)
 {
-	struct cli_lookup *l = calloc(1, sizeof(*l));
+	struct sp_lookup *l = calloc(1, sizeof(*l));
 	if (!l)
 		return -ENOMEM;
 	l->loop = loop;
@@ -113,7 +113,7 @@ int cli_lookup_start(struct sp_loop *loop, const struct sp_target *target,
 	return 0;
 }
 
-void cli_lookup_cancel(struct cli_lookup *l)
+void sp_lookup_cancel(struct sp_lookup *l)
 {
 	if (!l)
 		return;
