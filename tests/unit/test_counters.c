@@ -1,6 +1,5 @@
 #include <errno.h>
 #include <fcntl.h>
-#include <sched.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -8,7 +7,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/mount.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -17,6 +15,7 @@
 #include <sodium.h>
 
 #include "lib/log.h"
+#include "tests/unit/small_disk.h"
 #include "worker/counters.h"
 #include "worker/counters_read.h"
 #include "worker/segments.h"
@@ -219,17 +218,16 @@ static int count_on_full_disk(void)
 {
 	struct ended e;
 	struct wrk_counters_reader r;
-	char file[128];
-	static const char zeros[4096];
-	if (unshare(CLONE_NEWUSER | CLONE_NEWNS) ||
-	    mount("small", folder, "tmpfs", 0, "size=64k"))
+	if (!small_disk_mount(folder))
 		return 77;
-	snprintf(file, sizeof(file), "%s/ballast", folder);
-	int fd = open(file, O_CREAT | O_WRONLY | O_CLOEXEC, 0600);
-	while (write(fd, zeros, sizeof(zeros)) > 0)
-		;
-	close(fd);
+	// Before it is full there is a file.
 	struct wrk_counters *c = make(folder, 4, &e);
+	if (!wrk_counters_path(c))
+		return 3;
+	destroy(c);
+	if (small_disk_fill(folder) < 0)
+		return 4;
+	c = make(folder, 4, &e);
 	if (wrk_counters_path(c))
 		return 1;
 	wrk_counters_account(c, "alice")->usage->up = 1;
