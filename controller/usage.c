@@ -21,6 +21,8 @@ LIST_HEAD(entry_list, entry);
 
 struct user {
 	LIST_ENTRY(user) chain;
+	TAILQ_ENTRY(user) change;
+	bool changed;               // listed
 	struct con_usage_sum base;  // of boots that are closed
 	struct con_usage_sum total; // with those that are not
 	uint64_t period;            // number of the period that runs
@@ -53,6 +55,7 @@ struct worker {
 struct con_usage {
 	size_t max_users, n_users;
 	LIST_HEAD(, worker) workers;
+	TAILQ_HEAD(, user) changed;
 	struct user_chain users[BUCKETS];
 	struct boot_chain boots[BUCKETS];
 	uint8_t key[crypto_shorthash_KEYBYTES];
@@ -89,6 +92,13 @@ static struct user *user_find(const struct con_usage *u, const char *name)
 	if (!strcmp(x->name, name))
 		return x;
 	return NULL;
+}
+
+static void change(struct con_usage *u, struct user *x)
+{
+	if (!x->changed)
+		TAILQ_INSERT_TAIL(&u->changed, x, change);
+	x->changed = true;
 }
 
 static int user_get(struct con_usage *u, const char *name, struct user **ret)
@@ -180,6 +190,7 @@ int con_usage_new(size_t max_users, struct con_usage **ret)
 	if (!u)
 		return -ENOMEM;
 	u->max_users = max_users;
+	TAILQ_INIT(&u->changed);
 	crypto_shorthash_keygen(u->key);
 	*ret = u;
 	return 0;
@@ -259,6 +270,8 @@ int con_usage_add(struct con_usage *u, const char *worker, uint64_t boot,
 	uint64_t up = raise(&e->sum.up, sum->up), down = raise(&e->sum.down, sum->down);
 	x->total.up += up;
 	x->total.down += down;
+	if (up || down)
+		change(u, x);
 	return up || down;
 }
 
@@ -274,6 +287,7 @@ int con_usage_close(struct con_usage *u, const char *worker, uint64_t boot)
 		struct entry *e = LIST_FIRST(&b->entries);
 		e->user->base.up += e->sum.up;
 		e->user->base.down += e->sum.down;
+		change(u, e->user);
 		entry_free(e);
 	}
 	struct worker *w = b->worker;
@@ -308,6 +322,7 @@ int con_usage_roll(struct con_usage *u, const char *user, uint64_t period_s,
 		return 0;
 	x->period = period;
 	x->mark = x->total.up + x->total.down;
+	change(u, x);
 	return 1;
 }
 
@@ -332,6 +347,7 @@ int con_usage_set_base(struct con_usage *u, const char *user,
 		return err;
 	x->total.up += raise(&x->base.up, base->up);
 	x->total.down += raise(&x->base.down, base->down);
+	change(u, x);
 	return 0;
 }
 
@@ -344,6 +360,7 @@ int con_usage_set_period(struct con_usage *u, const char *user, uint64_t period,
 		return err;
 	x->period = period;
 	x->mark = mark;
+	change(u, x);
 	return 0;
 }
 
@@ -379,6 +396,24 @@ bool con_usage_one(const struct con_usage *u, const char *user,
 	if (x)
 		visit(x, v, ctx);
 	return x != NULL;
+}
+
+const char *con_usage_take_changed(struct con_usage *u)
+{
+	struct user *x = TAILQ_FIRST(&u->changed);
+	if (!x)
+		return NULL;
+	TAILQ_REMOVE(&u->changed, x, change);
+	x->changed = false;
+	return x->name;
+}
+
+void con_usage_change_all(struct con_usage *u)
+{
+	struct user *x;
+	for (size_t i = 0; i < BUCKETS; i++)
+		LIST_FOREACH(x, &u->users[i], chain)
+	change(u, x);
 }
 
 size_t con_usage_users(const struct con_usage *u)

@@ -74,5 +74,8 @@ void con_usage_each(const struct con_usage *u, const struct con_usage_visitor *v
 bool con_usage_one(const struct con_usage *u, const char *user,
 		   const struct con_usage_visitor *v, void *ctx);
 size_t con_usage_users(const struct con_usage *u);
+// A user that changed since it was last taken here; borrowed. NULL: none.
+const char *con_usage_take_changed(struct con_usage *u);
+void con_usage_change_all(struct con_usage *u); // as if every user had
 
 #endif

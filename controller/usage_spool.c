@@ -133,6 +133,12 @@ void con_usage_spool_user(struct con_usage_spool *s, const char *user)
 	(void)con_usage_one(s->u, user, &v, s);
 }
 
+void con_usage_spool_all_of(struct con_usage_spool *s, const char *user)
+{
+	static const struct con_usage_visitor v = {.user = put_user, .entry = put_entry};
+	(void)con_usage_one(s->u, user, &v, s);
+}
+
 void con_usage_spool_entry(struct con_usage_spool *s, const char *user,
 			   const char *worker, uint64_t boot,
 			   const struct con_usage_sum *sum)
@@ -245,6 +251,7 @@ static int load(struct con_usage_spool *s, bool *ret_fresh, char *why, size_t ca
 		return SP_E_MALFORMED;
 	}
 	s->n.bytes = take_all(s, (char *)text, len);
+	*ret_fresh = s->n.lines_read == 0;
 	sp_file_free(text, len);
 	return 0;
 }

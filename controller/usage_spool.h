@@ -21,14 +21,15 @@ struct con_usage_spool_counters {
 
 // Reads `path` (or makes it) into `u`, which outlives the spool. Written anew once it
 // holds `rewrite_bytes` more than after the last time. 0, *ret and *ret_fresh (there was
-// no file); -errno, SP_E_LIMIT, SP_E_MALFORMED: not a spool; and a clause in `why`.
+// nothing in it); -errno, SP_E_LIMIT, SP_E_MALFORMED: not a spool; and a clause in `why`.
 int con_usage_spool_open(struct con_usage *u, const char *path, uint64_t rewrite_bytes,
 			 struct con_usage_spool **ret, bool *ret_fresh, char *why,
 			 size_t cap) SP_MUST_CHECK;
 void con_usage_spool_close(struct con_usage_spool *s); // without a sync; NULL is fine
 
 // Notes for the next sync what is said here, of what `u` holds now.
-void con_usage_spool_user(struct con_usage_spool *s, const char *user); // base, period
+void con_usage_spool_user(struct con_usage_spool *s, const char *user);   // base, period
+void con_usage_spool_all_of(struct con_usage_spool *s, const char *user); // and entries
 void con_usage_spool_entry(struct con_usage_spool *s, const char *user,
 			   const char *worker, uint64_t boot,
 			   const struct con_usage_sum *sum);

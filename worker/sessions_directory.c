@@ -91,6 +91,19 @@ static void restore_flows(struct wrk_session *s, const Sallyport__Fleet__Session
 	}
 }
 
+// Until a controller says it anew; what was said already may be less.
+static void take_quota(struct wrk_session *s, const Sallyport__Fleet__SessionRecord *r)
+{
+	struct wrk_account *a = s->user->account;
+	if (!a || !r->quota_limited)
+		return;
+	uint64_t left = r->quota_left > 0 ? (uint64_t)r->quota_left : 0;
+	uint64_t total = a->usage->up + a->usage->down + left;
+	if (!a->limited || total < a->quota)
+		a->quota = total;
+	a->limited = true;
+}
+
 static enum sp_reason adopt(struct wrk_sessions *t, const struct sp_hs_accept *who,
 			    const struct sp_attach *at,
 			    const Sallyport__Fleet__SessionRecord *record,
@@ -111,6 +124,7 @@ static enum sp_reason adopt(struct wrk_sessions *t, const struct sp_hs_accept *w
 	if (why)
 		return why;
 	t->n.adopted++;
+	take_quota(*ret, record);
 	restore_flows(*ret, record);
 	return SP_REASON_NONE;
 }

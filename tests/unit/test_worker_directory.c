@@ -2,7 +2,7 @@
 // real clients, and in the agent's place a directory that answers as each test wants.
 #include "lib/wire.h"
 #include "tests/unit/worker_world.h"
-#include "worker/directory.h"
+#include "worker/sessions_internal.h"
 
 static struct {
 	struct wrk_directory *d;
@@ -252,6 +252,40 @@ static void a_newer_pass_in_the_record_holds(void **state)
 	assert_int_equal(fake.put->expires_s, r.rec.expires_s);
 }
 
+static void what_the_record_leaves_of_the_quota_holds(void **state)
+{
+	struct device *d = &x.d[0];
+	struct record r;
+	struct wrk_counters_options o = {.users = 16, .boot = 77};
+	struct wrk_counters *counters;
+	struct sp_stream *st;
+	(void)state;
+	assert_int_equal(wrk_counters_new(&o, &counters), 0);
+	x.w->sessions->opt.counters = counters;
+	arrive(d, "alice", SP_ATTACH_MOVED);
+	UNTIL(fake.adopts == 1);
+	make_record(d, &r);
+	r.rec.quota_limited = true;
+	r.rec.quota_left = 1000;
+	answer(fake.adopt_call, SALLYPORT__FLEET__SESSION_RESULT__SESSION_ADOPTED, &r.rec,
+	       "");
+	UNTIL(d->ups == 1);
+	int fd = join_stream(d, &st);
+	static const char bytes[999] = {0};
+	assert_int_equal(send(fd, bytes, 900, 0), 900);
+	UNTIL(d->got == 900);
+	assert_int_equal(d->ended, 0);
+	assert_int_equal(send(fd, bytes, 100, 0), 100);
+	uint64_t before = sp_loop_refresh(x.w->loop);
+	UNTIL(d->ended == 1);
+	assert_int_equal(d->end_why, SP_REASON_QUOTA);
+	assert_true(sp_loop_refresh(x.w->loop) - before < 1000000);
+	UNTIL(sessions()->ending == 0);
+	x.w->sessions->opt.counters = NULL;
+	wrk_counters_free(counters);
+	close(fd);
+}
+
 static void without_a_record_a_session_is_made_anew_unless_it_is_parked(void **state)
 {
 	struct device *a = &x.d[0], *b = &x.d[1];
@@ -461,6 +495,7 @@ int main(void)
 		T(what_could_not_be_said_is_said_when_an_agent_is_there),
 		T(a_session_from_a_dead_home_is_made_with_its_record),
 		T(a_newer_pass_in_the_record_holds),
+		T(what_the_record_leaves_of_the_quota_holds),
 		T(without_a_record_a_session_is_made_anew_unless_it_is_parked),
 		T(an_answer_is_waited_for_a_quarter_of_a_second_and_no_longer),
 		T(without_an_agent_nothing_is_waited_for),
