@@ -174,7 +174,8 @@ format: ## clang-format in place
 	clang-format -i $(CSRC)
 
 MANPAGES := $(wildcard docs/man/*.[1-8])
-UNITS    := $(wildcard deploy/systemd/*)
+# of the programs that are built: NAME.service, NAME@.service
+UNITS    := $(foreach b,$(notdir $(BINS)),$(wildcard deploy/systemd/$(b)[.@]*))
 EXAMPLES := $(wildcard deploy/examples/*)
 COMPLETIONS := $(wildcard deploy/completion/*)
 install: all ## to PREFIX below DESTDIR: programs, man pages, units, examples, completion
