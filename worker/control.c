@@ -9,10 +9,10 @@
 
 #include <sodium.h>
 
+#include "lib/enrolled.h"
 #include "lib/file.h"
 #include "lib/log.h"
 #include "lib/version.h"
-#include "worker/enrolled.h"
 #include "worker/local.h"
 #include "worker/metrics.h"
 #include "worker/worker.h"
@@ -24,7 +24,7 @@
 
 struct wrk_control {
 	struct wrk_worker *w;
-	struct wrk_enrolled enrolled;
+	struct sp_enrolled enrolled;
 	const char *argv[5];
 	struct sp_timer write;
 	struct evbuffer *text;
@@ -98,8 +98,8 @@ static void bound_text(const struct wrk_port *p, char *ret, size_t cap)
 
 struct hello_room {
 	char bound[WRK_PORTS_MAX][BOUND_MAX];
-	char *bounds[WRK_PORTS_MAX], *routers[WRK_CONTROLLERS_MAX],
-		*publishers[WRK_CONTROLLERS_MAX];
+	char *bounds[WRK_PORTS_MAX], *routers[SP_CONTROLLERS_MAX],
+		*publishers[SP_CONTROLLERS_MAX];
 	ProtobufCBinaryData keys[SP_SIGNED_KEYS_MAX];
 	char folder[4200], program[96], listen[SP_TARGET_TEXT_MAX];
 	uint8_t pub[32];
@@ -111,7 +111,7 @@ static void fill_controllers(struct wrk_control *c, struct hello_room *r,
 	const struct wrk_config *cfg = c->w->cfg;
 	unsigned n = cfg->control.router.n ? (unsigned)cfg->control.router.n
 					   : c->enrolled.n_controllers;
-	for (unsigned i = 0; i < n && i < WRK_CONTROLLERS_MAX; i++) {
+	for (unsigned i = 0; i < n && i < SP_CONTROLLERS_MAX; i++) {
 		bool own = cfg->control.router.n > 0;
 		r->routers[i] = own ? cfg->control.router.v[i]
 				    : c->enrolled.controllers[i].router;
@@ -122,7 +122,7 @@ static void fill_controllers(struct wrk_control *c, struct hello_room *r,
 	h->router = r->routers;
 	h->publisher = r->publishers;
 	h->controller_key =
-		(ProtobufCBinaryData){WRK_CONTROL_KEY_BYTES, c->enrolled.controller_key};
+		(ProtobufCBinaryData){SP_CONTROL_KEY_BYTES, c->enrolled.controller_key};
 	for (unsigned i = 0; i < c->enrolled.signing.n; i++)
 		r->keys[i] =
 			(ProtobufCBinaryData){32, c->enrolled.signing.key[i].public_key};
@@ -456,8 +456,8 @@ int wrk_control_start(struct wrk_worker *w)
 	c->w = w;
 	sp_timer_init(&c->write, w->loop, on_write, c);
 	c->text = evbuffer_new();
-	int err = c->text ? wrk_enrolled_load(w->cfg->control.folder, &c->enrolled, why,
-					      sizeof(why))
+	int err = c->text ? sp_enrolled_load(w->cfg->control.folder, &c->enrolled, why,
+					     sizeof(why))
 			  : -ENOMEM;
 	if (err)
 		return err;

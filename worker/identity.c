@@ -6,10 +6,10 @@
 
 #include <sodium.h>
 
+#include "lib/enrolled.h"
 #include "lib/file.h"
 #include "lib/key.h"
 #include "lib/text.h"
-#include "worker/enrolled.h"
 
 static int fail(char *why, size_t cap, const char *fmt, ...)
 	__attribute__((format(printf, 3, 4)));
@@ -122,11 +122,11 @@ static int load_tls(const struct wrk_config *cfg, struct wrk_identity *id, char 
 static int load_enrolled(const struct wrk_config *cfg, struct wrk_identity *id, char *why,
 			 size_t cap)
 {
-	struct wrk_enrolled e;
-	char path[4200], name[WRK_WORKER_NAME_MAX + 32], text[SP_WHY_MAX];
+	struct sp_enrolled e;
+	char path[4200], name[SP_ENROLLED_NAME_MAX + 32], text[SP_WHY_MAX];
 	const char *folder = cfg->control.folder;
-	if (wrk_enrolled_load(folder, &e, text, sizeof(text)))
-		return fail(why, cap, "%s", text);
+	if (sp_enrolled_load(folder, &e, text, sizeof(text)))
+		return fail(why, cap, "control.folder: %s", text);
 	snprintf(name, sizeof(name), "%s/%d", cfg->node, (int)cfg->worker);
 	if (strcmp(name, e.name))
 		return fail(

@@ -1,4 +1,4 @@
-#include "worker/enrolled.h"
+#include "lib/enrolled.h"
 
 #include <errno.h>
 #include <jansson.h>
@@ -44,28 +44,30 @@ static void get_signing(struct fleet_cursor *c, const json_t *o,
 }
 
 static void get_controllers(struct fleet_cursor *c, const json_t *o,
-			    struct wrk_enrolled *e)
+			    struct sp_enrolled *e)
 {
 	static const char *const keys[] = {"router", "publisher", NULL};
 	json_t *v,
-		*list = fleet_get_list(c, o, "controllers", 1, WRK_CONTROLLERS_MAX, true);
+		*list = fleet_get_list(c, o, "controllers", 1, SP_CONTROLLERS_MAX, true);
 	size_t i;
 	json_array_foreach(list, i, v)
 	{
-		struct wrk_controller *to = &e->controllers[i];
+		struct sp_controller *to = &e->controllers[i];
 		size_t mark = fleet_enter_index(c, "controllers", i);
 		if (fleet_check_keys(c, v, keys)) {
-			strcpy(to->router, fleet_get_text(c, v, "router",
-							  WRK_ENDPOINT_MAX - 1, true));
-			strcpy(to->publisher, fleet_get_text(c, v, "publisher",
-							     WRK_ENDPOINT_MAX - 1, true));
+			strcpy(to->router,
+			       fleet_get_text(c, v, "router",
+					      SP_CONTROLLER_ENDPOINT_MAX - 1, true));
+			strcpy(to->publisher,
+			       fleet_get_text(c, v, "publisher",
+					      SP_CONTROLLER_ENDPOINT_MAX - 1, true));
 		}
 		fleet_leave(c, mark);
 	}
 	e->n_controllers = (unsigned)json_array_size(list);
 }
 
-static int parse(const void *text, size_t len, struct wrk_enrolled *ret, char *why,
+static int parse(const void *text, size_t len, struct sp_enrolled *ret, char *why,
 		 size_t cap)
 {
 	static const char *const keys[] = {
@@ -74,7 +76,7 @@ static int parse(const void *text, size_t len, struct wrk_enrolled *ret, char *w
 	json_t *o = fleet_load(&c, text, len, keys);
 	if (o) {
 		strcpy(ret->name,
-		       fleet_get_text(&c, o, "name", WRK_WORKER_NAME_MAX - 1, true));
+		       fleet_get_text(&c, o, "name", SP_ENROLLED_NAME_MAX - 1, true));
 		get_signing(&c, o, &ret->signing);
 		if (!c.err)
 			get_key(&c, "controller_key", SP_KEY_CONTROL,
@@ -86,10 +88,10 @@ static int parse(const void *text, size_t len, struct wrk_enrolled *ret, char *w
 	return c.err;
 }
 
-int wrk_enrolled_load(const char *folder, struct wrk_enrolled *ret, char *why, size_t cap)
+int sp_enrolled_load(const char *folder, struct sp_enrolled *ret, char *why, size_t cap)
 {
 	struct sp_file_read opt = {.max = FILE_MAX};
-	struct wrk_enrolled e = {0};
+	struct sp_enrolled e = {0};
 	char path[4200], text[SP_FLEET_WHY_MAX];
 	uint8_t *buf;
 	size_t len;
@@ -97,8 +99,8 @@ int wrk_enrolled_load(const char *folder, struct wrk_enrolled *ret, char *why, s
 	int err = sp_file_read(path, &opt, &buf, &len, why, cap);
 	if (err == -ENOENT)
 		snprintf(why, cap,
-			 "control.folder: %s has no fleet.json; run sallyport-worker "
-			 "enroll --token with what sallyportctl enroll printed",
+			 "%s has no fleet.json: it is not enrolled; run this program's "
+			 "enroll with the token that sallyportctl enroll printed",
 			 folder);
 	if (err)
 		return err;
@@ -113,7 +115,7 @@ int wrk_enrolled_load(const char *folder, struct wrk_enrolled *ret, char *why, s
 }
 
 // NULL of jansson is handed on; a lack of memory shows at the end.
-static json_t *to_json(const struct wrk_enrolled *e)
+static json_t *to_json(const struct sp_enrolled *e)
 {
 	char text[SP_KEY_TEXT_MAX];
 	json_t *keys = json_array(), *list = json_array();
@@ -137,8 +139,8 @@ static json_t *to_json(const struct wrk_enrolled *e)
 	return NULL;
 }
 
-int wrk_enrolled_save(const char *folder, const struct wrk_enrolled *e, char *why,
-		      size_t cap)
+int sp_enrolled_save(const char *folder, const struct sp_enrolled *e, char *why,
+		     size_t cap)
 {
 	char path[4200];
 	json_t *o = to_json(e);
