@@ -168,11 +168,12 @@ static void call_went_on(struct call *c)
 
 static void list_id(ProtobufCBinaryData *list, size_t *n, const uint8_t *id)
 {
-	uint8_t *copy = malloc(ID_BYTES);
-	if (!copy)
+	list[*n].data = malloc(ID_BYTES);
+	if (!list[*n].data)
 		return; // it is refused at the next put
-	memcpy(copy, id, ID_BYTES);
-	list[(*n)++] = (ProtobufCBinaryData){ID_BYTES, copy};
+	memcpy(list[*n].data, id, ID_BYTES);
+	list[*n].len = ID_BYTES;
+	(*n)++;
 }
 
 static void event(struct call *c, enum con_directory_event what, const char *home,

@@ -236,6 +236,43 @@ static void the_exit_policy_of_the_signed_config_holds(void **state)
 	assert_int_equal(d->close_why, SP_REASON_POLICY);
 }
 
+static size_t got_in(struct device *d, int fd, uint64_t us)
+{
+	static const char bytes[65536] = {0};
+	uint64_t end = sp_loop_refresh(x.w->loop) + us;
+	size_t before = d->got;
+	while (sp_loop_refresh(x.w->loop) < end) {
+		struct timeval ms = {.tv_usec = 1000};
+		while (send(fd, bytes, sizeof(bytes), MSG_DONTWAIT) > 0)
+			;
+		event_base_loopexit(sp_loop_base(x.w->loop), &ms);
+		assert_int_equal(sp_loop_turn(x.w->loop, false), 0);
+	}
+	return d->got - before;
+}
+
+static void another_rate_of_the_tier_holds_for_a_stream_that_flows(void **state)
+{
+	struct device *d = &x.d[0];
+	struct sp_stream *st;
+	const char *policy = ", \"exit_policy\": [\"allow 127.0.0.0/8\"]";
+	(void)state;
+	up(d, "alice");
+	int fd = join_stream(d, &st);
+	size_t free_of_it = got_in(d, fd, 300000);
+	assert_true(free_of_it > 1000000);
+	sign_tiers(2, "{\"standard\": {\"rate_bps\": 500000}}", policy);
+	wrk_worker_reload(x.w);
+	(void)got_in(d, fd, 200000); // what was under way, and the bucket
+	size_t paced = got_in(d, fd, 1000000);
+	assert_true(paced > 200000 && paced < 800000);
+	sign_tiers(3, "{\"standard\": {}}", policy);
+	wrk_worker_reload(x.w);
+	assert_true(got_in(d, fd, 300000) > 1000000);
+	assert_int_equal(d->closed, 0);
+	close(fd);
+}
+
 static void a_bad_reload_changes_nothing(void **state)
 {
 	(void)state;
@@ -303,6 +340,7 @@ int main(void)
 		SMALL(a_stale_sessions_streams_go_and_it_stays),
 		SMALL(opens_beyond_the_users_rate_are_refused),
 		T(the_exit_policy_of_the_signed_config_holds),
+		T(another_rate_of_the_tier_holds_for_a_stream_that_flows),
 		T(a_bad_reload_changes_nothing),
 		T(a_draining_worker_serves_its_sessions_and_takes_no_new_ones),
 	};

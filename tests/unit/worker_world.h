@@ -68,19 +68,24 @@ static inline void put(const char *name, const char *text, size_t len)
 	assert_int_equal(sp_file_write(at(name), text, len, 0600, why, sizeof(why)), 0);
 }
 
-static inline void sign_config(unsigned sequence, const char *more)
+static inline void sign_tiers(unsigned sequence, const char *tiers, const char *more)
 {
 	char key[SP_KEY_TEXT_MAX], json[2048], out[4096];
 	sp_key_format(SP_KEY_SIGNING, false, x.sign_pub, key);
 	int n = snprintf(json, sizeof(json),
 			 "{\"format\": 1, \"revision\": {\"epoch\": 1, \"sequence\": "
-			 "%u},\n\"tiers\": {\"standard\": {}},\n\"pass_keys\": "
+			 "%u},\n\"tiers\": %s,\n\"pass_keys\": "
 			 "[\"%s\"]%s}\n",
-			 sequence, key, more);
+			 sequence, tiers, key, more);
 	int len = sp_signed_seal_text(SP_SIGNED_WORKER_CONFIG, x.sign_secret, json,
 				      (size_t)n, out, sizeof(out));
 	assert_true(len > 0);
 	put("worker.signed", out, (size_t)len);
+}
+
+static inline void sign_config(unsigned sequence, const char *more)
+{
+	sign_tiers(sequence, "{\"standard\": {}}", more);
 }
 
 static inline void write_yaml(const char *more)
