@@ -13,6 +13,7 @@
 #include "lib/file.h"
 #include "lib/log.h"
 #include "lib/version.h"
+#include "worker/agent.h"
 #include "worker/worker.h"
 
 #define CONFIG_DEFAULT "/etc/sallyport/worker.yaml"
@@ -172,6 +173,8 @@ static int with_config(const struct args *args)
 int main(int argc, char **argv)
 {
 	struct args args = {.action = RUN, .config = CONFIG_DEFAULT};
+	if (argc > 1 && !strcmp(argv[1], "agent")) // started by the worker, not by people
+		return sodium_init() < 0 ? EX_SOFTWARE : agt_main(argc - 1, argv + 1);
 	int status = parse_args(argc, argv, &args);
 	if (status >= 0)
 		return status;
