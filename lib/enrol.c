@@ -1,111 +1,22 @@
 #include "lib/enrol.h"
 
-#include <ctype.h>
 #include <errno.h>
-#include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include <sodium.h>
 
-#include "lib/text.h"
+#include "lib/enroltoken.h"
 #include "proto/fleet.pb-c.h"
 
-#define PREFIX     "sallyport-enrol:"
-#define JSON_MAX   1400
 #define TIMEOUT_MS 15000
-#define VARIANT    sodium_base64_VARIANT_URLSAFE_NO_PADDING
-
-// ---- tokens ----
-
-int sp_enrol_token_format(const struct sp_enrol_token *t, char *buf, size_t cap)
-{
-	char key[2 * SP_BUS_KEY_BYTES + 1], secret[2 * SP_ENROL_SECRET_BYTES + 1];
-	json_t *o = json_pack(
-		"{s:s, s:s, s:s, s:s, s:s, s:s}", "enrol", t->enrol, "router", t->router,
-		"publisher", t->publisher, "controller",
-		sp_hex_encode(t->controller_key, SP_BUS_KEY_BYTES, key, sizeof(key)),
-		"name", t->name, "secret",
-		sp_hex_encode(t->secret, sizeof(t->secret), secret, sizeof(secret)));
-	char *json = o ? json_dumps(o, JSON_COMPACT | JSON_SORT_KEYS) : NULL;
-	json_decref(o);
-	sodium_memzero(secret, sizeof(secret));
-	if (!json)
-		return -ENOMEM;
-	size_t len = strlen(json), at = strlen(PREFIX);
-	int err = len > JSON_MAX || at + sodium_base64_encoded_len(len, VARIANT) > cap
-			  ? SP_E_LIMIT
-			  : 0;
-	if (!err) {
-		memcpy(buf, PREFIX, at);
-		sodium_bin2base64(buf + at, cap - at, (const uint8_t *)json, len,
-				  VARIANT);
-	}
-	sodium_memzero(json, len);
-	free(json);
-	return err;
-}
-
-static int get_text(const json_t *o, const char *key, char *ret, size_t cap)
-{
-	const char *s = json_string_value(json_object_get(o, key));
-	if (!s || !*s || strlen(s) >= cap)
-		return SP_E_MALFORMED;
-	strcpy(ret, s);
-	return 0;
-}
-
-static int get_bytes(const json_t *o, const char *key, uint8_t *ret, size_t len)
-{
-	const char *s = json_string_value(json_object_get(o, key));
-	return s ? sp_hex_decode(s, strlen(s), ret, len) : SP_E_MALFORMED;
-}
-
-static int from_json(const json_t *o, struct sp_enrol_token *t)
-{
-	if (get_text(o, "enrol", t->enrol, sizeof(t->enrol)) ||
-	    get_text(o, "router", t->router, sizeof(t->router)) ||
-	    get_text(o, "publisher", t->publisher, sizeof(t->publisher)) ||
-	    get_text(o, "name", t->name, sizeof(t->name)) ||
-	    get_bytes(o, "controller", t->controller_key, sizeof(t->controller_key)) ||
-	    get_bytes(o, "secret", t->secret, sizeof(t->secret)))
-		return SP_E_MALFORMED;
-	return 0;
-}
-
-int sp_enrol_token_parse(const char *text, size_t len, struct sp_enrol_token *ret)
-{
-	uint8_t json[JSON_MAX];
-	struct sp_enrol_token t = {0};
-	size_t n = 0, at = strlen(PREFIX);
-	while (len && isspace((unsigned char)*text)) {
-		text++;
-		len--;
-	}
-	while (len && isspace((unsigned char)text[len - 1]))
-		len--;
-	if (len <= at || strncmp(text, PREFIX, at) != 0 ||
-	    sodium_base642bin(json, sizeof(json), text + at, len - at, NULL, &n, NULL,
-			      VARIANT))
-		return SP_E_MALFORMED;
-	json_t *o = json_loadb((const char *)json, n, JSON_REJECT_DUPLICATES, NULL);
-	int err = o ? from_json(o, &t) : SP_E_MALFORMED;
-	json_decref(o);
-	if (!err)
-		*ret = t;
-	sodium_memzero(json, sizeof(json));
-	sodium_memzero(&t, sizeof(t));
-	return err;
-}
-
-// ---- the exchange ----
 
 struct exchange {
 	struct sp_loop *loop;
 	struct sp_bus_client *bus;
 	const struct sp_enrol_request *req;
-	struct sp_enrol_token token;
+	struct sp_enroltoken token;
 	struct sp_timer end;
 	struct sp_enrolled *ret;
 	uint8_t *ret_route;
@@ -128,9 +39,9 @@ static void send_request(struct exchange *x)
 {
 	Sallyport__Fleet__ToController m = SALLYPORT__FLEET__TO_CONTROLLER__INIT;
 	Sallyport__Fleet__Enrol e = SALLYPORT__FLEET__ENROL__INIT;
-	uint8_t buf[SP_ENROL_TOKEN_MAX + 512];
+	uint8_t buf[SP_ENROLTOKEN_TEXT_MAX + 512];
 	e.token = (char *)x->req->token;
-	e.node = x->token.name;
+	e.node = x->token.node;
 	e.control_key.data = (uint8_t *)x->req->control->public_key;
 	e.static_key.data = (uint8_t *)x->req->own_public;
 	e.control_key.len = e.static_key.len = 32;
@@ -194,7 +105,7 @@ static int take_answer(struct exchange *x, const Sallyport__Fleet__EnrolAnswer *
 	memset(e, 0, sizeof(*e));
 	if (x->ret_route)
 		memset(x->ret_route, 0, 32);
-	strcpy(e->name, x->token.name);
+	strcpy(e->name, x->token.node);
 	if (!a->n_router || a->n_router > SP_CONTROLLERS_MAX ||
 	    a->n_router != a->n_publisher || take_keys(x, a))
 		return SP_E_MALFORMED;
@@ -280,14 +191,11 @@ int sp_enrol_run(const struct sp_enrol_request *req, struct sp_enrolled *ret,
 	uint8_t route[32];
 	struct exchange x = {
 		.req = req, .ret = &e, .ret_route = route, .why = why, .cap = cap};
-	if (sp_enrol_token_parse(req->token, strlen(req->token), &x.token)) {
-		snprintf(why, cap,
-			 "not an enrolment token; it begins with " PREFIX
-			 ", and is one line as sallyportctl enroll printed it");
-		return SP_E_MALFORMED;
-	}
+	int err = sp_enroltoken_parse(req->token, strlen(req->token), &x.token, why, cap);
+	if (err)
+		return err;
 	snprintf(why, cap, "out of memory");
-	int err = sp_loop_new(&x.loop);
+	err = sp_loop_new(&x.loop);
 	if (!err)
 		err = exchange(&x);
 	sp_loop_free(x.loop);

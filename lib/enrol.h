@@ -1,6 +1,6 @@
-// Enrolment: the one-time token that an operator hands over, and the exchange by which
-// whoever holds it joins the fleet with keys made on the spot. Not here: what tokens are
-// good for (the controllers), what is kept of it (lib/enrolled.h).
+// Enrolment: the exchange by which the holder of a token (lib/enroltoken.h) joins the
+// fleet with keys made on the spot. Not here: what tokens are good for (the controllers),
+// what is kept of it (lib/enrolled.h).
 #ifndef SP_ENROL_H
 #define SP_ENROL_H
 
@@ -10,27 +10,8 @@
 #include "lib/bus.h"
 #include "lib/enrolled.h"
 
-#define SP_ENROL_SECRET_BYTES 24
-#define SP_ENROL_TOKEN_MAX    2048 // longest text with its NUL
-
-struct sp_enrol_token {
-	char enrol[SP_BUS_ENDPOINT_MAX]; // where to join
-	char router[SP_BUS_ENDPOINT_MAX], publisher[SP_BUS_ENDPOINT_MAX];
-	uint8_t controller_key[SP_BUS_KEY_BYTES];
-	char name[SP_ENROLLED_NAME_MAX]; // worker "NAME/N", vantage "NAME"
-	uint8_t secret[SP_ENROL_SECRET_BYTES];
-};
-
-// "sallyport-enrol:BASE64URL(JSON)" to `buf` of SP_ENROL_TOKEN_MAX. 0; SP_E_LIMIT;
-// -ENOMEM.
-int sp_enrol_token_format(const struct sp_enrol_token *t, char *buf,
-			  size_t cap) SP_MUST_CHECK;
-// Of `len` bytes, white space around it is fine. 0 and *ret; SP_E_MALFORMED; -ENOMEM.
-int sp_enrol_token_parse(const char *text, size_t len,
-			 struct sp_enrol_token *ret) SP_MUST_CHECK;
-
 struct sp_enrol_request {
-	const char *token; // the text
+	const char *token; // text
 	const char *program;
 	const struct sp_bus_keys *control; // own
 	const uint8_t *own_public;         // 32 bytes: worker static or device key
