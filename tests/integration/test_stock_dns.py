@@ -51,5 +51,6 @@ def test_dig_is_answered_through_the_tunnel_while_its_carriers_are_cut(lab, serv
         r = subprocess.run(
             ["dig", "@127.0.0.1", "-p", str(port), "+short", "+time=2", f"n{i}.any.stock.example"],
             capture_output=True, text=True, timeout=30 * SLOW)
-        assert (r.returncode, r.stdout) == (0, "192.0.2.7\n"), (i, r.stdout, r.stderr)
+        # A datagram on its way at a cut may be lost: then dig says so and asks again.
+        assert r.returncode == 0 and r.stdout.splitlines()[-1] == "192.0.2.7", (i, r.stdout)
     assert client.exit("worker")["resumes"] >= 3
