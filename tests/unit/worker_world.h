@@ -41,7 +41,7 @@ struct device {
 	uint8_t attach_flags;
 };
 
-static struct {
+static struct worker_world {
 	char dir[64], yaml[128];
 	uint8_t sign_pub[32], sign_secret[64], worker_pub[32];
 	uint16_t port;
@@ -52,6 +52,11 @@ static struct {
 	int listener;
 	struct sp_target target;
 } x;
+
+static struct { // of every world of this process
+	bool set;
+	uint8_t pub[32], secret[64];
+} signer;
 
 // ---- files ----
 
@@ -119,7 +124,12 @@ static inline void make_files(const char *limits)
 	char why[SP_WHY_MAX];
 	strcpy(x.dir, "/tmp/sallyport-test-XXXXXX");
 	assert_non_null(mkdtemp(x.dir));
-	crypto_sign_keypair(x.sign_pub, x.sign_secret);
+	if (!signer.set) {
+		crypto_sign_keypair(signer.pub, signer.secret);
+		signer.set = true;
+	}
+	memcpy(x.sign_pub, signer.pub, sizeof(x.sign_pub));
+	memcpy(x.sign_secret, signer.secret, sizeof(x.sign_secret));
 	crypto_box_keypair(x.worker_pub, secret);
 	randombytes_buf(route, sizeof(route));
 	assert_int_equal(sp_key_save(at("node.key"), SP_KEY_WORKER, true, secret, why,
