@@ -10,7 +10,7 @@
 
 #include "lib/derive.h"
 #include "lib/log.h"
-#include "worker/agent_store.h"
+#include "lib/replica_store.h"
 
 #define COMPACT_MS 60000 // between two askings for a snapshot
 
@@ -33,7 +33,7 @@ struct agt_control {
 	struct agt_control_options opt;
 	struct agt_control_counters n;
 	struct sp_replica replica;
-	struct agt_store *store;
+	struct sp_replica_store *store;
 	struct offer offer;
 	bool up, has_config;
 	uint64_t calls;
@@ -121,7 +121,7 @@ static bool is_behind(struct agt_control *c)
 
 static bool wants_snapshot(struct agt_control *c)
 {
-	return c->replica.state && agt_store_wants_snapshot(c->store) &&
+	return c->replica.state && sp_replica_store_wants_snapshot(c->store) &&
 	       now_us(c) >= c->compact_us;
 }
 
@@ -255,10 +255,10 @@ static void keep(struct agt_control *c, const struct offer *o)
 {
 	int err = 0;
 	for (size_t i = 0; i < o->n && !err && !o->known; i++)
-		err = o->snapshot ? agt_store_replace(c->store, o->texts[i].v,
-						      o->texts[i].len)
-				  : agt_store_append(c->store, o->texts[i].v,
-						     o->texts[i].len);
+		err = o->snapshot ? sp_replica_store_replace(c->store, o->texts[i].v,
+							     o->texts[i].len)
+				  : sp_replica_store_append(c->store, o->texts[i].v,
+							    o->texts[i].len);
 }
 
 void agt_control_result(struct agt_control *c, uint64_t call, const char *reason)
@@ -419,7 +419,7 @@ void agt_control_on_snapshot(struct agt_control *c, const Sallyport__Fleet__Snap
 	see_head(c, &o.staged.position);
 	if (c->replica.state &&
 	    sp_position_same(&o.staged.position, &c->replica.position)) {
-		if (agt_store_wants_snapshot(c->store))
+		if (sp_replica_store_wants_snapshot(c->store))
 			keep(c, &o);
 		offer_done(&o);
 	} else if (sp_position_compare(&o.staged.position, &c->replica.position) <= 0) {
@@ -458,9 +458,9 @@ int agt_control_new(const struct agt_control_options *opt, struct agt_control **
 	sp_timer_init(&c->fetch, opt->loop, on_fetch, c);
 	sp_timer_init(&c->patience, opt->loop, on_patience, c);
 	sp_timer_init(&c->lease, opt->loop, on_lease, c);
-	int err = agt_store_new(opt->folder, &c->store);
+	int err = sp_replica_store_new(opt->folder, &c->store);
 	if (!err)
-		err = agt_store_load(c->store, &c->replica);
+		err = sp_replica_store_load(c->store, &c->replica);
 	if (err) {
 		agt_control_free(c);
 		return err;
@@ -478,7 +478,7 @@ void agt_control_free(struct agt_control *c)
 	sp_timer_done(&c->lease);
 	offer_done(&c->offer);
 	sp_replica_done(&c->replica);
-	agt_store_free(c->store);
+	sp_replica_store_free(c->store);
 	free(c);
 }
 
@@ -511,10 +511,10 @@ const struct agt_control_counters *agt_control_counters(const struct agt_control
 
 uint64_t agt_control_disk_errors(const struct agt_control *c)
 {
-	return agt_store_errors(c->store);
+	return sp_replica_store_errors(c->store);
 }
 
 uint64_t agt_control_disk_bytes(const struct agt_control *c)
 {
-	return agt_store_bytes(c->store);
+	return sp_replica_store_bytes(c->store);
 }

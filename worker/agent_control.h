@@ -1,7 +1,7 @@
 // How a worker follows the fleet's config: takes revisions and snapshots from
 // controllers, checks and stages them, has the exit apply them, acknowledges or refuses,
 // and keeps the last good ones. Without sockets: what goes out goes through the
-// callbacks. Not here: the disk (worker/agent_store.h), the sockets and the exit's link
+// callbacks. Not here: the disk (lib/replica_store.h), the sockets and the exit's link
 // (worker/agent.c).
 //
 // What is newer is checked as a whole: signatures, the chain from what is here, the state

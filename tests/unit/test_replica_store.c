@@ -15,8 +15,8 @@
 
 #include "lib/file.h"
 #include "lib/log.h"
+#include "lib/replica_store.h"
 #include "tests/unit/small_disk.h"
-#include "worker/agent_store.h"
 
 #define N 12
 
@@ -103,12 +103,12 @@ static int remove_folder(void **state)
 	return rmdir(x.folder); // and no temporary file is left
 }
 
-static struct agt_store *open_store(struct sp_replica *r)
+static struct sp_replica_store *open_store(struct sp_replica *r)
 {
-	struct agt_store *s;
+	struct sp_replica_store *s;
 	*r = (struct sp_replica){.keys = x.keys};
-	assert_int_equal(agt_store_new(x.folder, &s), 0);
-	assert_int_equal(agt_store_load(s, r), 0);
+	assert_int_equal(sp_replica_store_new(x.folder, &s), 0);
+	assert_int_equal(sp_replica_store_load(s, r), 0);
 	return s;
 }
 
@@ -116,33 +116,33 @@ static struct agt_store *open_store(struct sp_replica *r)
 static uint64_t reached(void)
 {
 	struct sp_replica r;
-	struct agt_store *s = open_store(&r);
+	struct sp_replica_store *s = open_store(&r);
 	uint64_t sequence = r.position.sequence;
 	if (sequence)
 		assert_true(sp_position_same(&r.position, &x.at[sequence - 1]));
 	sp_replica_done(&r);
-	agt_store_free(s);
+	sp_replica_store_free(s);
 	return sequence;
 }
 
-static void append(struct agt_store *s, int from, int to)
+static void append(struct sp_replica_store *s, int from, int to)
 {
 	for (int i = from; i < to; i++)
-		assert_int_equal(agt_store_append(s, x.text[i], x.len[i]), 0);
+		assert_int_equal(sp_replica_store_append(s, x.text[i], x.len[i]), 0);
 }
 
 static void what_was_appended_is_there_at_the_next_start(void **state)
 {
 	struct sp_replica r;
-	struct agt_store *s = open_store(&r);
+	struct sp_replica_store *s = open_store(&r);
 	(void)state;
 	assert_null(r.state);
 	append(s, 0, 3);
-	agt_store_free(s);
+	sp_replica_store_free(s);
 	assert_int_equal(reached(), 3);
 	s = open_store(&r);
 	append(s, 3, N);
-	agt_store_free(s);
+	sp_replica_store_free(s);
 	sp_replica_done(&r);
 	assert_int_equal(reached(), N);
 }
@@ -150,20 +150,20 @@ static void what_was_appended_is_there_at_the_next_start(void **state)
 static void a_tail_torn_at_any_byte_costs_only_itself(void **state)
 {
 	struct sp_replica r;
-	struct agt_store *s = open_store(&r);
+	struct sp_replica_store *s = open_store(&r);
 	struct stat two, three;
 	(void)state;
 	append(s, 0, 2);
 	assert_int_equal(stat(in_folder("revisions"), &two), 0);
 	append(s, 2, 3);
 	assert_int_equal(stat(in_folder("revisions"), &three), 0);
-	agt_store_free(s);
+	sp_replica_store_free(s);
 	for (off_t cut = three.st_size - 1; cut >= two.st_size; cut--) {
 		assert_int_equal(truncate(in_folder("revisions"), cut), 0);
 		assert_int_equal(reached(), 2); // cuts the tail off
 		s = open_store(&r);
 		append(s, 2, 3); // and goes on behind it
-		agt_store_free(s);
+		sp_replica_store_free(s);
 		sp_replica_done(&r);
 		assert_int_equal(reached(), 3);
 	}
@@ -174,9 +174,9 @@ static void a_flipped_bit_ends_the_log_there(void **state)
 	struct sp_replica r;
 	(void)state;
 	for (unsigned seed = 0; seed < 200; seed++) {
-		struct agt_store *s = open_store(&r);
+		struct sp_replica_store *s = open_store(&r);
 		append(s, 0, 4);
-		agt_store_free(s);
+		sp_replica_store_free(s);
 		sp_replica_done(&r);
 		struct stat st;
 		uint8_t byte;
@@ -197,25 +197,25 @@ static void a_flipped_bit_ends_the_log_there(void **state)
 static void a_snapshot_takes_the_place_of_revisions(void **state)
 {
 	struct sp_replica r;
-	struct agt_store *s = open_store(&r);
+	struct sp_replica_store *s = open_store(&r);
 	struct stat st;
 	(void)state;
 	append(s, 0, 3);
-	assert_int_equal(agt_store_replace(s, x.snapshot, x.snapshot_len), 0);
+	assert_int_equal(sp_replica_store_replace(s, x.snapshot, x.snapshot_len), 0);
 	assert_int_equal(stat(in_folder("revisions"), &st), -1);
 	append(s, N / 2 + 1, N);
-	agt_store_free(s);
+	sp_replica_store_free(s);
 	assert_int_equal(reached(), N);
 }
 
 static void a_crash_between_snapshot_and_log_loses_nothing(void **state)
 {
 	struct sp_replica r;
-	struct agt_store *s = open_store(&r);
+	struct sp_replica_store *s = open_store(&r);
 	char why[SP_WHY_MAX];
 	(void)state;
 	append(s, 0, N);
-	agt_store_free(s);
+	sp_replica_store_free(s);
 	// The snapshot was written, the log was not yet removed.
 	assert_int_equal(sp_file_write(in_folder("snapshot"), x.snapshot, x.snapshot_len,
 				       0600, why, sizeof(why)),
@@ -226,42 +226,44 @@ static void a_crash_between_snapshot_and_log_loses_nothing(void **state)
 static void a_state_signed_by_a_stranger_is_not_used(void **state)
 {
 	struct sp_replica r;
-	struct agt_store *s = open_store(&r);
+	struct sp_replica_store *s = open_store(&r);
 	uint8_t pub[32], secret[64];
 	struct sp_signed_keys own = x.keys;
 	(void)state;
 	append(s, 0, 3);
-	assert_int_equal(agt_store_replace(s, x.snapshot, x.snapshot_len), 0);
-	agt_store_free(s);
+	assert_int_equal(sp_replica_store_replace(s, x.snapshot, x.snapshot_len), 0);
+	sp_replica_store_free(s);
 	crypto_sign_keypair(pub, secret);
 	x.keys = (struct sp_signed_keys){0};
 	assert_int_equal(sp_signed_keys_add(&x.keys, pub), 0);
 	s = open_store(&r);
 	assert_null(r.state);
-	agt_store_free(s);
+	sp_replica_store_free(s);
 	x.keys = own;
 }
 
 static void too_many_revisions_ask_for_a_snapshot(void **state)
 {
 	struct sp_replica r;
-	struct agt_store *s = open_store(&r);
+	struct sp_replica_store *s = open_store(&r);
 	static char big[1 << 20];
 	(void)state;
-	assert_false(agt_store_wants_snapshot(s));
+	assert_false(sp_replica_store_wants_snapshot(s));
 	for (int i = 0; i < 3; i++)
-		assert_int_equal(agt_store_append(s, big, sizeof(big)), 0);
-	assert_true(agt_store_wants_snapshot(s));
+		assert_int_equal(sp_replica_store_append(s, big, sizeof(big)), 0);
+	assert_true(sp_replica_store_wants_snapshot(s));
 	// None comes: the file does not grow for ever.
 	int err = 0;
 	for (int i = 0; i < 16 && !err; i++)
-		err = agt_store_append(s, big, sizeof(big));
+		err = sp_replica_store_append(s, big, sizeof(big));
 	assert_int_equal(err, SP_E_LIMIT);
-	assert_true(agt_store_bytes(s) <= AGT_STORE_LOG_BYTES + sizeof(big) + 64);
-	assert_int_equal(agt_store_replace(s, x.snapshot, x.snapshot_len), 0);
-	assert_false(agt_store_wants_snapshot(s));
-	assert_int_equal(agt_store_append(s, x.text[N / 2 + 1], x.len[N / 2 + 1]), 0);
-	agt_store_free(s);
+	assert_true(sp_replica_store_bytes(s) <=
+		    SP_REPLICA_STORE_LOG_BYTES + sizeof(big) + 64);
+	assert_int_equal(sp_replica_store_replace(s, x.snapshot, x.snapshot_len), 0);
+	assert_false(sp_replica_store_wants_snapshot(s));
+	assert_int_equal(sp_replica_store_append(s, x.text[N / 2 + 1], x.len[N / 2 + 1]),
+			 0);
+	sp_replica_store_free(s);
 	assert_int_equal(reached(), N / 2 + 2);
 }
 
@@ -271,21 +273,21 @@ static int fill_disk(void)
 	struct sp_replica r;
 	if (!small_disk_mount(x.folder))
 		return 77;
-	struct agt_store *s = open_store(&r);
+	struct sp_replica_store *s = open_store(&r);
 	append(s, 0, 2);
 	int err = 0, fd = small_disk_fill(x.folder);
 	for (int i = 2; i < N && !err; i++)
-		err = agt_store_append(s, x.text[i], x.len[i]);
+		err = sp_replica_store_append(s, x.text[i], x.len[i]);
 	uint64_t before = reached();
 	if (err != -ENOSPC || before < 2 || before == N)
 		return 1;
 	// Room again: a gap would break the chain, so only a snapshot helps.
 	if (ftruncate(fd, 0))
 		return 2;
-	if (agt_store_append(s, x.text[N - 1], x.len[N - 1]) != -ESTALE ||
-	    !agt_store_wants_snapshot(s) || agt_store_errors(s) != 1)
+	if (sp_replica_store_append(s, x.text[N - 1], x.len[N - 1]) != -ESTALE ||
+	    !sp_replica_store_wants_snapshot(s) || sp_replica_store_errors(s) != 1)
 		return 3;
-	if (agt_store_replace(s, x.snapshot, x.snapshot_len))
+	if (sp_replica_store_replace(s, x.snapshot, x.snapshot_len))
 		return 4;
 	append(s, N / 2 + 1, N);
 	return reached() == N ? 0 : 5;

@@ -1,4 +1,4 @@
-#include "worker/agent_store.h"
+#include "lib/replica_store.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -18,9 +18,9 @@
 #define HEAD_BYTES   (4 + SUM_BYTES)
 #define TEXT_MAX     (SP_SIGNED_BODY_MAX + SP_SIGNED_LINE_MAX)
 #define SNAPSHOT_MAX (SP_SIGNED_SNAPSHOT_MAX + SP_SIGNED_LINE_MAX)
-#define LOG_MAX      (AGT_STORE_LOG_BYTES + TEXT_MAX + HEAD_BYTES)
+#define LOG_MAX      (SP_REPLICA_STORE_LOG_BYTES + TEXT_MAX + HEAD_BYTES)
 
-struct agt_store {
+struct sp_replica_store {
 	char *snapshot, *log;
 	size_t snapshot_bytes, log_bytes;
 	unsigned revisions;
@@ -28,9 +28,9 @@ struct agt_store {
 	uint64_t errors;
 };
 
-int agt_store_new(const char *folder, struct agt_store **ret)
+int sp_replica_store_new(const char *folder, struct sp_replica_store **ret)
 {
-	struct agt_store *s = calloc(1, sizeof(*s));
+	struct sp_replica_store *s = calloc(1, sizeof(*s));
 	if (!s)
 		return -ENOMEM;
 	if (asprintf(&s->snapshot, "%s/snapshot", folder) < 0)
@@ -38,14 +38,14 @@ int agt_store_new(const char *folder, struct agt_store **ret)
 	if (asprintf(&s->log, "%s/revisions", folder) < 0)
 		s->log = NULL;
 	if (!s->snapshot || !s->log) {
-		agt_store_free(s);
+		sp_replica_store_free(s);
 		return -ENOMEM;
 	}
 	*ret = s;
 	return 0;
 }
 
-void agt_store_free(struct agt_store *s)
+void sp_replica_store_free(struct sp_replica_store *s)
 {
 	if (!s)
 		return;
@@ -54,7 +54,7 @@ void agt_store_free(struct agt_store *s)
 	free(s);
 }
 
-static int fail(struct agt_store *s, const char *what, int err)
+static int fail(struct sp_replica_store *s, const char *what, int err)
 {
 	s->errors++;
 	sp_warn("store", "the disk did not take it; traffic goes on", "file=%s error=%s",
@@ -64,7 +64,7 @@ static int fail(struct agt_store *s, const char *what, int err)
 
 // ---- reading ----
 
-static int take_snapshot(struct agt_store *s, struct sp_replica *r)
+static int take_snapshot(struct sp_replica_store *s, struct sp_replica *r)
 {
 	struct sp_file_read opt = {.max = SNAPSHOT_MAX};
 	struct sp_staged staged = {0};
@@ -119,7 +119,7 @@ static int take_revision(struct sp_replica *r, const void *text, size_t len)
 	return err == SP_E_STALE ? 0 : err;
 }
 
-static int take_log(struct agt_store *s, struct sp_replica *r)
+static int take_log(struct sp_replica_store *s, struct sp_replica *r)
 {
 	struct sp_file_read opt = {.max = LOG_MAX};
 	char why[SP_WHY_MAX];
@@ -152,7 +152,7 @@ static int take_log(struct agt_store *s, struct sp_replica *r)
 	return err == -ENOMEM ? err : 0;
 }
 
-int agt_store_load(struct agt_store *s, struct sp_replica *r)
+int sp_replica_store_load(struct sp_replica_store *s, struct sp_replica *r)
 {
 	int err = take_snapshot(s, r);
 	return err ? err : take_log(s, r);
@@ -175,11 +175,11 @@ static int write_record(int fd, const void *text, size_t len)
 	return fdatasync(fd) ? -errno : 0;
 }
 
-int agt_store_append(struct agt_store *s, const void *text, size_t len)
+int sp_replica_store_append(struct sp_replica_store *s, const void *text, size_t len)
 {
 	if (s->behind)
 		return -ESTALE;
-	if (!len || len > TEXT_MAX || s->log_bytes > AGT_STORE_LOG_BYTES) {
+	if (!len || len > TEXT_MAX || s->log_bytes > SP_REPLICA_STORE_LOG_BYTES) {
 		s->behind = true; // no snapshot came for long
 		return fail(s, s->log, SP_E_LIMIT);
 	}
@@ -200,7 +200,7 @@ int agt_store_append(struct agt_store *s, const void *text, size_t len)
 
 // A crash between the two leaves revisions that the snapshot has already: they are stale
 // when they are read.
-int agt_store_replace(struct agt_store *s, const void *text, size_t len)
+int sp_replica_store_replace(struct sp_replica_store *s, const void *text, size_t len)
 {
 	char why[SP_WHY_MAX];
 	int err = len > SNAPSHOT_MAX
@@ -217,18 +217,18 @@ int agt_store_replace(struct agt_store *s, const void *text, size_t len)
 	return 0;
 }
 
-bool agt_store_wants_snapshot(const struct agt_store *s)
+bool sp_replica_store_wants_snapshot(const struct sp_replica_store *s)
 {
-	return s->behind || s->log_bytes > AGT_STORE_LOG_BYTES / 2 ||
-	       s->revisions >= AGT_STORE_REVISIONS;
+	return s->behind || s->log_bytes > SP_REPLICA_STORE_LOG_BYTES / 2 ||
+	       s->revisions >= SP_REPLICA_STORE_REVISIONS;
 }
 
-uint64_t agt_store_errors(const struct agt_store *s)
+uint64_t sp_replica_store_errors(const struct sp_replica_store *s)
 {
 	return s->errors;
 }
 
-uint64_t agt_store_bytes(const struct agt_store *s)
+uint64_t sp_replica_store_bytes(const struct sp_replica_store *s)
 {
 	return s->snapshot_bytes + s->log_bytes;
 }
