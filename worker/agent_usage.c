@@ -313,7 +313,7 @@ void agt_usage_set_up(struct agt_usage *u, bool up)
 {
 	if (!up)
 		u->p.call = 0;
-	u->up = up;
+	u->up = u->turn = up;
 	report_next(u);
 }
 
