@@ -111,9 +111,8 @@ static void call_end(struct call *c)
 static int send_command(struct con_directory *d, struct args *a,
 			void (*done)(void *ctx, const redisReply *r), void *ctx)
 {
-	const struct con_directory_redis *r = &d->opt.redis;
-	int err = r->command(r->redis, a->n, a->v, a->len, CON_DIRECTORY_DEADLINE_MS,
-			     done, ctx);
+	int err = con_redis_command(d->opt.redis, a->n, a->v, a->len,
+				    CON_DIRECTORY_DEADLINE_MS, done, ctx);
 	d->n.unavailable += err != 0;
 	return err;
 }

@@ -19,8 +19,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#include <hiredis/hiredis.h>
-
+#include "controller/redis.h"
 #include "lib/loop.h"
 #include "proto/fleet.pb-c.h"
 
@@ -30,15 +29,6 @@
 #define CON_DIRECTORY_RECORDS_MAX 64   // of one put; drops likewise
 #define CON_DIRECTORY_RECORD_MAX  8192 // bytes of a packed record
 #define CON_DIRECTORY_CALLS_MAX   1024 // under way; a further one is unavailable
-
-// Sends one command. `done` is called exactly once, later: r is NULL after the deadline
-// or without a connection, and borrowed. 0; or an error, and then `done` is not called.
-struct con_directory_redis {
-	int (*command)(void *redis, int argc, const char **argv, const size_t *argv_len,
-		       uint32_t deadline_ms, void (*done)(void *ctx, const redisReply *r),
-		       void *ctx);
-	void *redis;
-};
 
 enum con_directory_home {
 	CON_HOME_ALIVE,
@@ -64,7 +54,7 @@ struct con_directory_ops {
 struct con_directory_options {
 	struct sp_loop *loop;
 	const char *fleet; // copied
-	struct con_directory_redis redis;
+	struct con_redis *redis;
 	const struct con_directory_ops *ops;
 	void *ctx; // of ops
 };

@@ -96,8 +96,8 @@ static int run(const struct con_usage_copy *c, struct fields *f, const char *scr
 		f->len[i] = strlen(f->v[i]);
 	}
 	int err = f->failed ? -ENOMEM
-			    : c->redis.command(c->redis.redis, (int)f->n, f->v, f->len,
-					       DEADLINE_MS, done, ctx);
+			    : con_redis_command(c->redis, (int)f->n, f->v, f->len,
+						DEADLINE_MS, done, ctx);
 	free(f->text);
 	free(f->v);
 	free(f->len);

@@ -3,11 +3,11 @@
 #ifndef CON_USAGE_COPY_H
 #define CON_USAGE_COPY_H
 
-#include "controller/directory.h"
+#include "controller/redis.h"
 #include "controller/usage.h"
 
 struct con_usage_copy {
-	struct con_directory_redis redis;
+	struct con_redis *redis;
 	const char *fleet;
 };
 

@@ -145,7 +145,7 @@ static void on_copied_closed(void *ctx, const redisReply *r)
 static void copy_closed(void *ctx, const char *worker, uint64_t boot)
 {
 	struct con_usage_store *s = ctx;
-	if (!s->opt.redis.command)
+	if (!s->opt.redis)
 		return;
 	s->copying++;
 	if (con_usage_copy_closed(&s->copy, worker, boot,
@@ -249,7 +249,7 @@ static void on_copies(void *ctx)
 		s->again_us = now_us(s) + CON_USAGE_STORE_AGAIN_MS * UINT64_C(1000);
 		con_usage_change_all(s->u);
 	}
-	if (s->opt.redis.command && !s->load && !s->unloaded)
+	if (s->opt.redis && !s->load && !s->unloaded)
 		copy_some(s);
 	sp_timer_set(&s->copies, now_us(s) + CON_USAGE_STORE_COPY_MS * 1000);
 }
@@ -333,7 +333,7 @@ void con_usage_store_load(struct con_usage_store *s, const char *const *users, s
 		if (users[i][0] && strlen(users[i]) <= CON_USAGE_USER_MAX)
 			strcpy(l->user[l->n++], users[i]);
 	s->load = l;
-	if (!s->opt.redis.command || con_usage_ask_closed(&s->copy, on_closed, l))
+	if (!s->opt.redis || con_usage_ask_closed(&s->copy, on_closed, l))
 		load_end(l, false);
 }
 

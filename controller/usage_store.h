@@ -12,7 +12,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "controller/directory.h"
+#include "controller/redis.h"
 #include "controller/usage.h"
 #include "controller/usage_spool.h"
 #include "lib/loop.h"
@@ -35,7 +35,7 @@ struct con_usage_store_options {
 	const char *path;  // of the file; copied
 	const char *fleet; // copied
 	size_t max_users;
-	struct con_directory_redis redis; // command NULL: no copies
+	struct con_redis *redis; // NULL: no copies
 	// The user's quota; false: none.
 	bool (*quota)(void *ctx, const char *user, struct con_usage_quota *ret);
 	void *ctx;

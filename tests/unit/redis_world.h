@@ -1,5 +1,5 @@
-// A redis-server of the test's own, on a unix socket in a fresh folder, and a connection
-// to it in the test's loop that keeps deadlines. Skipping is no choice: without the
+// A redis-server of the test's own, on a unix socket in a fresh folder, and the
+// controller's connection to it in the test's loop. Skipping is no choice: without the
 // program the test fails.
 #ifndef TESTS_UNIT_REDIS_WORLD_H
 #define TESTS_UNIT_REDIS_WORLD_H
@@ -16,27 +16,15 @@
 #include <unistd.h>
 
 #include <cmocka.h>
-#include <hiredis/adapters/libevent.h>
-#include <hiredis/async.h>
 
+#include "controller/redis.h"
 #include "lib/loop.h"
-
-struct redis_command {
-	struct redis_command *next;
-	void (*done)(void *ctx, const redisReply *r);
-	void *ctx;
-	uint64_t until_us;
-	bool over; // the deadline passed: its answer is nobody's
-};
 
 static struct {
 	char dir[64], socket[96];
 	pid_t pid;
 	struct sp_loop *loop;
-	redisAsyncContext *ac;
-	bool connected;
-	struct redis_command *list;
-	struct sp_timer timer;
+	struct con_redis *r;
 } redis;
 
 #define REDIS_UNTIL(cond)                                                                \
@@ -115,93 +103,33 @@ static inline long long redis_number(const char *format, const char *key)
 
 // ---- the connection ----
 
-static inline void redis_set_timer(void)
-{
-	uint64_t at = SP_LOOP_NEVER;
-	for (struct redis_command *c = redis.list; c; c = c->next)
-		if (!c->over && c->until_us < at)
-			at = c->until_us;
-	sp_timer_set(&redis.timer, at);
-}
-
-static inline void redis_on_timer(void *ctx)
-{
-	uint64_t now = sp_loop_now_us(redis.loop);
-	(void)ctx;
-	for (struct redis_command *c = redis.list; c; c = c->next)
-		if (!c->over && c->until_us <= now) {
-			c->over = true;
-			c->done(c->ctx, NULL);
-		}
-	redis_set_timer();
-}
-
-static inline void redis_on_reply(redisAsyncContext *ac, void *reply, void *ctx)
-{
-	struct redis_command *c = ctx, **p = &redis.list;
-	(void)ac;
-	while (*p != c)
-		p = &(*p)->next;
-	*p = c->next;
-	if (!c->over)
-		c->done(c->ctx, reply);
-	free(c);
-	redis_set_timer();
-}
-
-static inline int redis_command(void *ctx, int argc, const char **argv,
-				const size_t *argv_len, uint32_t deadline_ms,
-				void (*done)(void *ctx, const redisReply *r),
-				void *done_ctx)
+static inline void redis_changed(void *ctx)
 {
 	(void)ctx;
-	if (!redis.connected)
-		return -ENOTCONN;
-	struct redis_command *c = calloc(1, sizeof(*c));
-	assert_non_null(c);
-	*c = (struct redis_command){redis.list, done, done_ctx,
-				    sp_loop_now_us(redis.loop) + deadline_ms * 1000ull,
-				    false};
-	if (redisAsyncCommandArgv(redis.ac, redis_on_reply, c, argc, argv, argv_len)) {
-		free(c);
-		return -ENOTCONN;
-	}
-	redis.list = c;
-	redis_set_timer();
-	return 0;
 }
 
-static inline void redis_on_connect(const redisAsyncContext *ac, int status)
+static inline void redis_went(void *ctx, const char *why)
 {
-	(void)ac;
-	redis.connected = status == REDIS_OK;
-}
-
-static inline void redis_on_disconnect(const redisAsyncContext *ac, int status)
-{
-	(void)ac;
-	(void)status;
-	redis.connected = false;
-	redis.ac = NULL;
+	(void)ctx;
+	(void)why;
 }
 
 static inline void redis_connect(void)
 {
-	redis.ac = redisAsyncConnectUnix(redis.socket);
-	assert_true(redis.ac && !redis.ac->err);
-	redisLibeventAttach(redis.ac, sp_loop_base(redis.loop));
-	redisAsyncSetConnectCallback(redis.ac, redis_on_connect);
-	redisAsyncSetDisconnectCallback(redis.ac, redis_on_disconnect);
-	REDIS_UNTIL(redis.connected);
+	char address[128];
+	struct con_redis_options o = {.loop = redis.loop,
+				      .address = address,
+				      .up = redis_changed,
+				      .down = redis_went};
+	snprintf(address, sizeof(address), "unix:%s", redis.socket);
+	assert_int_equal(con_redis_new(&o, &redis.r), 0);
+	REDIS_UNTIL(con_redis_is_up(redis.r));
 }
 
 static inline void redis_disconnect(void)
 {
-	if (redis.ac)
-		redisAsyncFree(redis.ac);
-	redis.ac = NULL;
-	redis.connected = false;
-	assert_null(redis.list);
+	con_redis_free(redis.r);
+	redis.r = NULL;
 }
 
 static inline void redis_world_new(struct sp_loop *loop)
@@ -211,7 +139,6 @@ static inline void redis_world_new(struct sp_loop *loop)
 	assert_non_null(mkdtemp(redis.dir));
 	snprintf(redis.socket, sizeof(redis.socket), "%s/redis.sock", redis.dir);
 	redis.loop = loop;
-	sp_timer_init(&redis.timer, loop, redis_on_timer, NULL);
 	redis_start();
 	redis_connect();
 }
@@ -220,7 +147,6 @@ static inline void redis_world_free(void)
 {
 	redis_disconnect();
 	redis_kill();
-	sp_timer_done(&redis.timer);
 	unlink(redis.socket);
 	rmdir(redis.dir);
 }

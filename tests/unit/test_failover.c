@@ -167,12 +167,9 @@ static void home_new(int i, const char *name, uint64_t boot)
 static int setup_two(void **state)
 {
 	static const struct con_directory_ops ops = {home_state, quota_left, on_event};
-	struct con_directory_options o = {
-		.fleet = "test", .redis = {redis_command, NULL}, .ops = &ops};
-	struct con_usage_store_options so = {.fleet = "test",
-					     .max_users = 100,
-					     .redis = {redis_command, NULL},
-					     .quota = quota_of};
+	struct con_directory_options o = {.fleet = "test", .ops = &ops};
+	struct con_usage_store_options so = {
+		.fleet = "test", .max_users = 100, .quota = quota_of};
 	char why[512];
 	bool fresh;
 	limited = false;
@@ -183,6 +180,7 @@ static int setup_two(void **state)
 	home_new(B, "fra/0", 2002);
 	redis_world_new(x.w->loop);
 	o.loop = so.loop = x.w->loop;
+	o.redis = so.redis = redis.r;
 	snprintf(usage_path, sizeof(usage_path), "%s/usage", x.dir);
 	so.path = usage_path;
 	assert_int_equal(con_directory_new(&o, &directory), 0);

@@ -30,7 +30,7 @@ static void start(bool expect_fresh)
 		.path = x.path,
 		.fleet = "test",
 		.max_users = 1000,
-		.redis = {redis_command, NULL},
+		.redis = redis.r,
 		.quota = quota,
 	};
 	char why[512];
@@ -252,6 +252,7 @@ static void while_redis_is_asked_nothing_is_stored(void **state)
 	assert_int_equal(done, -1);
 	assert_false(say("ams/0", 7, "eva", 3, 4, true).stored);
 	kill(redis.pid, SIGCONT);
+	REDIS_UNTIL(con_redis_is_up(redis.r));
 	load("eva", true);
 	assert_true(say("ams/0", 7, "eva", 3, 4, true).stored);
 	check("eva", 3, 4);
@@ -267,11 +268,11 @@ static void a_redis_that_is_frozen_or_gone_delays_no_answer(void **state)
 	assert_true(sp_loop_refresh(x.loop) - before < 1500000);
 	kill(redis.pid, SIGCONT);
 	redis_kill();
-	REDIS_UNTIL(!redis.connected);
+	REDIS_UNTIL(!con_redis_is_up(redis.r));
 	assert_true(say("ams/0", 7, "eva", 9, 9, true).stored);
 	check("eva", 9, 9);
 	redis_start();
-	redis_connect();
+	REDIS_UNTIL(con_redis_is_up(redis.r));
 	con_usage_store_redis_up(x.s);
 	REDIS_UNTIL(in_redis("eva", "b", "9:9"));
 }
