@@ -96,6 +96,7 @@ static int reload(void *ctx, char *why, size_t cap)
 	sp_log_setup((enum sp_log_level)cfg->log.level,
 		     (enum sp_log_format)cfg->log.format, 2);
 	c->pass = id.pass;
+	c->trusted = id.trusted;
 	cli_uplink_reload(c->uplink, id.exits, &id.device);
 	id.exits = NULL;
 	cli_identity_done(&id);
@@ -285,6 +286,23 @@ static int make_uplink(struct cli_client *c, struct cli_identity *id)
 	return 0;
 }
 
+static int make_poll(struct cli_client *c, const struct cli_identity *id)
+{
+	char why[SP_WHY_MAX] = "";
+	struct cli_poll_options o = {.loop = c->loop,
+				     .cfg = c->cfg,
+				     .keys = &c->trusted,
+				     .device_public = id->device.device_public,
+				     .fresh = reload,
+				     .ctx = c};
+	if (!c->cfg->endpoints.n)
+		return 0;
+	int err = cli_poll_new(&o, &c->poll, why, sizeof(why));
+	if (err)
+		sp_error("client", "cannot poll", "why=%s", why);
+	return err;
+}
+
 static int listen_on(struct cli_client *c, enum cli_proxy_kind kind,
 		     const struct sp_conf_addresses *list)
 {
@@ -328,6 +346,8 @@ static int build(struct cli_client *c, struct cli_identity *id)
 	if (!err)
 		err = make_uplink(c, id);
 	if (!err)
+		err = make_poll(c, id);
+	if (!err)
 		err = open_control(c);
 	if (!err)
 		err = listen_on(c, CLI_PROXY_SOCKS, &c->cfg->socks.listen);
@@ -349,6 +369,7 @@ int cli_client_new(const char *config_path, struct cli_config *cfg,
 	c->config_path = config_path;
 	c->cfg = cfg;
 	c->pass = id->pass;
+	c->trusted = id->trusted;
 	c->lock_fd = -1;
 	int err = build(c, id);
 	if (err) {
@@ -387,6 +408,7 @@ void cli_client_free(struct cli_client *c)
 	if (!c)
 		return;
 	cli_metrics_free(c->metrics);
+	cli_poll_free(c->poll);
 	if (c->proxy)
 		cli_proxy_stop(c->proxy);
 	cli_uplink_free(c->uplink); // ends every stream and flow

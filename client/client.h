@@ -10,6 +10,7 @@
 #include "client/control.h"
 #include "client/identity.h"
 #include "client/linger.h"
+#include "client/poll.h"
 #include "client/proxy.h"
 #include "client/uplink.h"
 #include "lib/notify.h"
@@ -18,6 +19,7 @@ struct cli_client { // for client.c, and for status.c and metrics.c to read
 	const char *config_path;
 	struct cli_config *cfg;
 	struct sp_pass pass;
+	struct sp_signed_keys trusted;
 	struct sp_loop *loop;
 	struct sp_session_clock *clock;
 	struct sp_link_env *env;
@@ -29,6 +31,7 @@ struct cli_client { // for client.c, and for status.c and metrics.c to read
 	struct cli_proxy *proxy;
 	struct cli_control *control;
 	struct cli_metrics *metrics;
+	struct cli_poll *poll; // NULL: exits and pass are files
 	struct sp_watchdog watchdog;
 	struct sp_timer end;
 	bool ending;

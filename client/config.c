@@ -8,6 +8,7 @@
 #include <sysexits.h>
 
 #include "lib/file.h"
+#include "lib/fleet.h"
 
 #define AT(field) offsetof(struct cli_config, field)
 
@@ -52,17 +53,32 @@ static const struct sp_conf_key keys[] = {
 	{.name = "pass",
 	 .type = SP_CONF_PATH,
 	 .offset = AT(pass),
-	 .required = true,
 	 .reloadable = true,
 	 .example = "device.pass",
 	 .help = "The pass that the operator signed for this device"},
 	{.name = "exits",
 	 .type = SP_CONF_PATH,
 	 .offset = AT(exits),
-	 .required = true,
 	 .reloadable = true,
 	 .example = "exits.signed",
 	 .help = "The signed client config: the exits, in the order to use them"},
+	{.name = "endpoints",
+	 .type = SP_CONF_STRINGS,
+	 .offset = AT(endpoints),
+	 .min = 1,
+	 .max = SP_FLEET_ENDPOINTS_MAX,
+	 .example = "https://config.example/v1/config",
+	 .help = "Instead of pass and exits: URLs where the fleet tells both, in order"},
+	{.name = "token",
+	 .type = SP_CONF_PATH,
+	 .offset = AT(token),
+	 .example = "token",
+	 .help = "File with this user's token for the endpoints, mode 0600"},
+	{.name = "endpoint_ca",
+	 .type = SP_CONF_PATH,
+	 .offset = AT(endpoint_ca),
+	 .example = "ca.pem",
+	 .help = "Authorities in PEM for the endpoints, instead of the system's"},
 
 	{.name = "state_dir",
 	 .type = SP_CONF_PATH,
@@ -182,10 +198,39 @@ static bool check_listen(const struct sp_conf_addresses *list, const char *key,
 	return true;
 }
 
+// By files or by endpoints: one of the two.
+static bool check_source(const struct cli_config *c, char *why, size_t cap)
+{
+	bool files = c->pass || c->exits, ask = c->endpoints.n || c->token;
+	if (files && ask)
+		snprintf(why, cap,
+			 "%s: stands beside %s; set either pass and exits, or endpoints "
+			 "and token",
+			 c->endpoints.n ? "endpoints" : "token",
+			 c->pass ? "pass" : "exits");
+	else if (!files && !ask)
+		snprintf(
+			why, cap,
+			"pass: missing, and no endpoints; set pass and exits to what the "
+			"operator signed, or endpoints and token");
+	else if (files && (!c->pass || !c->exits))
+		snprintf(why, cap, "%s: missing; the operator gives both pass and exits",
+			 c->pass ? "exits" : "pass");
+	else if (ask && (!c->endpoints.n || !c->token))
+		snprintf(why, cap,
+			 "%s: missing; the operator gives both a URL and a token",
+			 c->token ? "endpoints" : "token");
+	else
+		return true;
+	return false;
+}
+
 static bool check(const void *conf, char *why, size_t cap)
 {
 	const struct cli_config *c = conf;
 	char path[4096];
+	if (!check_source(c, why, cap))
+		return false;
 	if (!check_listen(&c->socks.listen, "socks.listen", c->allow_remote, why, cap) ||
 	    !check_listen(&c->http.listen, "http.listen", c->allow_remote, why, cap))
 		return false;

@@ -16,8 +16,9 @@ struct cli_config {
 		char *device;
 		struct sp_conf_strings fleet;
 	} keys;
-	char *pass;
-	char *exits;
+	char *pass, *exits;               // files of the operator's; or:
+	struct sp_conf_strings endpoints; // where they are asked for
+	char *token, *endpoint_ca;
 	char *state_dir;
 	char *control;
 	struct {

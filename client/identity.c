@@ -6,9 +6,11 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <time.h>
+#include <unistd.h>
 
 #include <sodium.h>
 
+#include "client/poll.h"
 #include "lib/file.h"
 #include "lib/key.h"
 #include "lib/text.h"
@@ -110,8 +112,8 @@ static const char *pass_text(int err)
 	}
 }
 
-static int load_pass(const struct cli_config *cfg, struct cli_identity *id, char *why,
-		     size_t cap)
+static int read_pass(const struct cli_config *cfg, uint8_t *ret, size_t cap_ret,
+		     char *why, size_t cap)
 {
 	struct sp_file_read how = {.max = SP_PASS_BLOB_MAX + SP_SIGNED_LINE_MAX};
 	char text[SP_WHY_MAX];
@@ -119,26 +121,42 @@ static int load_pass(const struct cli_config *cfg, struct cli_identity *id, char
 	size_t len;
 	if (sp_file_read(cfg->pass, &how, &buf, &len, text, sizeof(text)))
 		return fail(why, cap, "pass: %s; ask the operator for one", text);
-	int n = to_binary(buf, len, id->device.pass, sizeof(id->device.pass));
+	int n = to_binary(buf, len, ret, cap_ret);
 	sp_file_free(buf, len);
-	int err =
-		n < 0 ? n
-		      : sp_pass_open(&id->trusted, id->device.pass, (size_t)n, &id->pass);
+	return n < 0 ? 0 : n; // what is no pass is told as such
+}
+
+// From the file, or out of the config that an endpoint gave.
+static int load_pass(const struct cli_config *cfg, struct cli_identity *id, char *why,
+		     size_t cap)
+{
+	const struct sp_fleet_client *f = id->exits->fleet;
+	const char *where = cfg->pass ? cfg->pass : "of the endpoint";
+	int n = 0;
+	if (cfg->pass) {
+		n = read_pass(cfg, id->device.pass, sizeof(id->device.pass), why, cap);
+		if (n < 0)
+			return n;
+	} else if (f->pass_len) {
+		n = (int)f->pass_len;
+		memcpy(id->device.pass, f->pass, f->pass_len);
+	}
+	int err = sp_pass_open(&id->trusted, id->device.pass, (size_t)n, &id->pass);
 	if (err)
 		return fail(why, cap, "pass: %s: %s; ask the operator for a new one",
-			    cfg->pass, pass_text(err));
+			    where, pass_text(err));
 	id->device.pass_len = (size_t)n;
 	if (memcmp(id->pass.device, id->device.device_public, 32) != 0)
 		return fail(why, cap,
 			    "pass: %s: it is for another device key than %s; give the "
 			    "operator this device's public key and ask for a new pass",
-			    cfg->pass, cfg->keys.device);
-	if (sp_pass_judge_time(&id->pass, (uint64_t)time(NULL), SP_PASS_SKEW_S) ==
-	    SP_REASON_PASS_EXPIRED)
+			    where, cfg->keys.device);
+	if (cfg->pass && sp_pass_judge_time(&id->pass, (uint64_t)time(NULL),
+					    SP_PASS_SKEW_S) == SP_REASON_PASS_EXPIRED)
 		return fail(why, cap,
 			    "pass: %s: it has expired; ask the operator for a new one "
 			    "(and look at this machine's clock)",
-			    cfg->pass);
+			    where);
 	return 0;
 }
 
@@ -148,11 +166,13 @@ static int load_exits(const struct cli_config *cfg, bool hold, struct cli_identi
 	struct sp_fleet_revision held;
 	struct cli_exits_options opt = {
 		.keys = &id->trusted, .held = &held, .now_s = (uint64_t)time(NULL)};
-	char path[4096], text[SP_WHY_MAX];
+	char path[4096], text[SP_WHY_MAX], last[4096];
+	const char *exits =
+		cfg->exits ? cfg->exits : cli_poll_path(cfg, last, sizeof(last));
 	snprintf(path, sizeof(path), "%s/revision", cfg->state_dir);
 	if (cli_revision_load(path, &held, text, sizeof(text)))
 		return fail(why, cap, "state_dir: %s", text);
-	if (cli_exits_load(cfg->exits, &opt, &id->exits, text, sizeof(text)))
+	if (cli_exits_load(exits, &opt, &id->exits, text, sizeof(text)))
 		return fail(why, cap, "exits: %s", text);
 	const struct sp_fleet_revision *now = &id->exits->fleet->revision;
 	if (!hold || sp_fleet_revision_compare(now, &held) == 0)
@@ -169,13 +189,18 @@ int cli_identity_load(const struct cli_config *cfg, bool hold, struct cli_identi
 		      char *why, size_t cap)
 {
 	struct cli_identity id = {0};
+	char last[4096];
 	int err = load_device(cfg, &id.device, why, cap);
 	if (!err)
 		err = load_fleet_keys(cfg, &id.trusted, why, cap);
-	if (!err)
-		err = load_pass(cfg, &id, why, cap);
+	// The first config comes from an endpoint, if there is none yet.
+	if (!err && hold && !cfg->exits &&
+	    access(cli_poll_path(cfg, last, sizeof(last)), F_OK) < 0)
+		err = cli_poll_first(cfg, &id.trusted, id.device.device_public, why, cap);
 	if (!err)
 		err = load_exits(cfg, hold, &id, why, cap);
+	if (!err)
+		err = load_pass(cfg, &id, why, cap);
 	if (err)
 		cli_identity_done(&id);
 	else

@@ -232,12 +232,34 @@ static void put_apps(const struct cli_client *c, struct sp_metrics_writer *w)
 		"Streams that waited for a dead exit in vain", m->streams_lost);
 }
 
+static void put_poll(const struct cli_client *c, struct sp_metrics_writer *w)
+{
+	struct cli_poll_info i;
+	cli_poll_info(c->poll, &i);
+	put_one(w, "sallyport_client_polls", SP_METRIC_COUNTER,
+		"Questions to config endpoints", i.polls);
+	put_one(w, "sallyport_client_polls_not_modified", SP_METRIC_COUNTER,
+		"Answers that nothing has changed", i.not_modified);
+	put_one(w, "sallyport_client_polls_fresh", SP_METRIC_COUNTER,
+		"Configs taken from an endpoint", i.fresh);
+	put_one(w, "sallyport_client_polls_refused", SP_METRIC_COUNTER,
+		"Answers that were not signed, older, or not for this device", i.refused);
+	put_one(w, "sallyport_client_polls_failed", SP_METRIC_COUNTER,
+		"Questions without a config for whatever reason", i.failures);
+	put_one(w, "sallyport_client_config_age_seconds", SP_METRIC_GAUGE,
+		"Since an endpoint last answered",
+		i.good_ms ? (sp_loop_now_ms(c->loop) - i.good_ms) / 1000
+			  : (sp_loop_now_ms(c->loop) - c->started_ms) / 1000);
+}
+
 static void on_metrics(void *ctx, struct sp_metrics_writer *w)
 {
 	const struct cli_client *c = ctx;
 	put_exits(c, w);
 	put_carriers(c, w);
 	put_apps(c, w);
+	if (c->poll)
+		put_poll(c, w);
 }
 
 static void on_ready(void *ctx, struct sp_ready *r)

@@ -128,6 +128,25 @@ static json_t *json_udp(const struct cli_client *c)
 	return o;
 }
 
+static json_t *json_poll(const struct cli_client *c, uint64_t now_ms)
+{
+	struct cli_poll_info i;
+	json_t *o = json_object();
+	cli_poll_info(c->poll, &i);
+	put_text(o, "endpoint", i.endpoint);
+	put_text(o, "state", i.failed ? "failing" : i.good_ms ? "good" : "asking");
+	put_text(o, "why", i.failed ? i.why : "");
+	if (i.good_ms)
+		put(o, "good_ms_ago", now_ms - i.good_ms);
+	put(o, "next_ms", i.next_ms > now_ms ? i.next_ms - now_ms : 0);
+	put(o, "polls", i.polls);
+	put(o, "not_modified", i.not_modified);
+	put(o, "fresh", i.fresh);
+	put(o, "failures", i.failures);
+	json_object_set_new(o, "clock_skew_s", json_integer(i.skew_s));
+	return o;
+}
+
 char *cli_status_json(const struct cli_client *c)
 {
 	uint64_t now_ms = sp_loop_now_ms(c->loop);
@@ -146,6 +165,8 @@ char *cli_status_json(const struct cli_client *c)
 	put_text(pass, "tier", c->pass.tier);
 	put(pass, "expires", c->pass.expires_s);
 	json_object_set_new(o, "pass", pass);
+	if (c->poll)
+		json_object_set_new(o, "poll", json_poll(c, now_ms));
 	json_object_set_new(o, "listeners", json_listeners(c));
 	put(o, "exit_changes", cli_uplink_moves(c->uplink));
 	put(moved, "adopted", m->adopted);
@@ -234,6 +255,19 @@ static void print_exit(const json_t *x, FILE *out)
 			time_text(get(x, "last_down_ms_ago"), a, sizeof(a)));
 }
 
+static void print_poll(const json_t *p, FILE *out)
+{
+	char a[24];
+	fprintf(out, "config from %s: %s", get_text(p, "endpoint"), get_text(p, "state"));
+	if (*get_text(p, "why"))
+		fprintf(out, " (%s), next try in %s", get_text(p, "why"),
+			time_text(get(p, "next_ms"), a, sizeof(a)));
+	if (json_object_get(p, "good_ms_ago"))
+		fprintf(out, ", answered %s ago",
+			time_text(get(p, "good_ms_ago"), a, sizeof(a)));
+	fprintf(out, "\n");
+}
+
 int cli_status_print(const char *json, FILE *out)
 {
 	json_t *o = json_loads(json, 0, NULL), *x;
@@ -252,6 +286,8 @@ int cli_status_print(const char *json, FILE *out)
 		get_text(o, "version"), get(o, "pid"),
 		time_text(get(o, "uptime_ms"), a, sizeof(a)), get(r, "epoch"),
 		get(r, "sequence"));
+	if (json_object_get(o, "poll"))
+		print_poll(json_object_get(o, "poll"), out);
 	json_array_foreach(json_object_get(o, "listeners"), i, x)
 		fprintf(out, "%s on %s\n", get_text(x, "proxy"), get_text(x, "address"));
 	json_array_foreach(json_object_get(o, "exits"), i, x) print_exit(x, out);

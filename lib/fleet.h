@@ -10,16 +10,18 @@
 #include "lib/pass.h"
 #include "lib/signed.h"
 
-#define SP_FLEET_FORMAT       1
-#define SP_FLEET_NAME_MAX     32 // bytes of a tier, group, exit or region name
-#define SP_FLEET_TIERS_MAX    64
-#define SP_FLEET_RULES_MAX    1024
-#define SP_FLEET_RULE_MAX     100   // bytes of one rule
-#define SP_FLEET_REVOKED_MAX  16384 // of each kind; of serials, what fits a signed blob
-#define SP_FLEET_EXITS_MAX    256
-#define SP_FLEET_CARRIERS_MAX 8
-#define SP_FLEET_PATH_MAX     1024 // bytes of a file name
-#define SP_FLEET_WHY_MAX      320  // fits any error text with its NUL
+#define SP_FLEET_FORMAT        1
+#define SP_FLEET_NAME_MAX      32 // bytes of a tier, group, exit or region name
+#define SP_FLEET_TIERS_MAX     64
+#define SP_FLEET_RULES_MAX     1024
+#define SP_FLEET_RULE_MAX      100   // bytes of one rule
+#define SP_FLEET_REVOKED_MAX   16384 // of each kind; of serials, what fits a signed blob
+#define SP_FLEET_EXITS_MAX     256
+#define SP_FLEET_CARRIERS_MAX  8
+#define SP_FLEET_PATH_MAX      1024 // bytes of a file name
+#define SP_FLEET_ENDPOINTS_MAX 16
+#define SP_FLEET_URL_MAX       1024
+#define SP_FLEET_WHY_MAX       320 // fits any error text with its NUL
 
 struct sp_fleet_revision {
 	uint32_t epoch;
@@ -109,6 +111,7 @@ struct sp_fleet_carrier {
 struct sp_fleet_exit {
 	char name[SP_FLEET_NAME_MAX + 1];
 	char region[SP_FLEET_NAME_MAX + 1]; // or ""
+	uint32_t weight;  // as the operator set it, up to 10,000; for people
 	uint64_t home_id; // sp_fleet_home_id unless the config says another
 	uint8_t public_key[32];
 	struct sp_fleet_carrier carriers[SP_FLEET_CARRIERS_MAX]; // in order of preference
@@ -120,6 +123,13 @@ struct sp_fleet_client {
 	uint64_t issued_s, expires_s;
 	struct sp_fleet_exit *exits; // in order of preference
 	size_t n_exits;
+	// What a config endpoint adds for one client.
+	uint64_t server_time_s; // Unix, when it was made; 0: not told
+	uint32_t refresh_s;     // ask again after; 0: not told
+	char **endpoints;       // URLs to ask, in order
+	size_t n_endpoints;
+	uint8_t *pass; // signed blob, SP_PASS_BLOB_MAX at most
+	size_t pass_len;
 };
 
 // As sp_fleet_worker_parse, _free and _print.

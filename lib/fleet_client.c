@@ -70,7 +70,7 @@ static void get_home_id(struct fleet_cursor *c, const json_t *o, struct sp_fleet
 
 static void get_exit(struct fleet_cursor *c, const json_t *o, struct sp_fleet_exit *x)
 {
-	static const char *const keys[] = {"name",       "region",   "home_id",
+	static const char *const keys[] = {"name",       "region",   "weight", "home_id",
 					   "public_key", "carriers", NULL};
 	char wrong[160];
 	json_t *v;
@@ -79,6 +79,7 @@ static void get_exit(struct fleet_cursor *c, const json_t *o, struct sp_fleet_ex
 		return;
 	fleet_get_name(c, o, "name", true, x->name);
 	fleet_get_name(c, o, "region", false, x->region);
+	x->weight = (uint32_t)fleet_get_uint(c, o, "weight", 10000, false);
 	const char *key = fleet_get_text(c, o, "public_key", SP_KEY_TEXT_MAX, true);
 	if (!c->err && sp_key_parse(SP_KEY_WORKER, false, key, strlen(key), x->public_key,
 				    wrong, sizeof(wrong)))
@@ -129,16 +130,54 @@ static void get_exits(struct fleet_cursor *c, const json_t *o, struct sp_fleet_c
 	}
 }
 
+static void get_endpoints(struct fleet_cursor *c, const json_t *o,
+			  struct sp_fleet_client *f)
+{
+	json_t *v, *list = fleet_get_list(c, o, "endpoints", 0, SP_FLEET_ENDPOINTS_MAX,
+					  false);
+	size_t i;
+	if (!list ||
+	    !(f->endpoints = fleet_alloc(c, json_array_size(list), sizeof(char *))))
+		return;
+	json_array_foreach(list, i, v)
+	{
+		const char *url = json_string_value(v);
+		size_t mark = fleet_enter_index(c, "endpoints", i);
+		if (!url || strlen(url) > SP_FLEET_URL_MAX || !fleet_is_plain(url) ||
+		    (strncmp(url, "https://", 8) != 0 && strncmp(url, "http://", 7) != 0))
+			fleet_fail(c, SP_E_CONFIG, NULL, "want a URL of at most %d bytes",
+				   SP_FLEET_URL_MAX);
+		else if (!(f->endpoints[f->n_endpoints++] = strdup(url)))
+			fleet_fail(c, -ENOMEM, NULL, "out of memory");
+		fleet_leave(c, mark);
+	}
+}
+
+static void get_pass(struct fleet_cursor *c, const json_t *o, struct sp_fleet_client *f)
+{
+	const char *text =
+		fleet_get_text(c, o, "pass", SP_BASE64_LEN(SP_PASS_BLOB_MAX), false);
+	if (!*text || c->err || !(f->pass = fleet_alloc(c, 1, SP_PASS_BLOB_MAX)))
+		return;
+	if (sp_base64_decode(text, strlen(text), f->pass, SP_PASS_BLOB_MAX, &f->pass_len))
+		fleet_fail(c, SP_E_CONFIG, "pass", "want a signed pass in base64");
+}
+
 int sp_fleet_client_parse(const void *json, size_t len, struct sp_fleet_client **ret,
 			  char *why, size_t cap)
 {
-	static const char *const keys[] = {"format",  "revision", "issued",
-					   "expires", "exits",    NULL};
+	static const char *const keys[] = {
+		"format",      "revision",  "issued",    "expires", "exits",
+		"server_time", "refresh_s", "endpoints", "pass",    NULL};
 	struct fleet_cursor c = {.why = why, .cap = cap};
 	struct sp_fleet_client *f = fleet_alloc(&c, 1, sizeof(*f));
 	json_t *o = f ? fleet_load(&c, json, len, keys) : NULL;
 	if (o) {
 		fleet_get_head(&c, o, &f->revision, &f->issued_s, &f->expires_s);
+		f->server_time_s = fleet_get_uint(&c, o, "server_time", INT64_MAX, false);
+		f->refresh_s = (uint32_t)fleet_get_uint(&c, o, "refresh_s", 86400, false);
+		get_endpoints(&c, o, f);
+		get_pass(&c, o, f);
 		get_exits(&c, o, f);
 	}
 	json_decref(o);
@@ -157,6 +196,10 @@ void sp_fleet_client_free(struct sp_fleet_client *f)
 	for (size_t i = 0; i < f->n_exits; i++)
 		for (size_t k = 0; k < f->exits[i].n_carriers; k++)
 			free(f->exits[i].carriers[k].ca_file);
+	for (size_t i = 0; i < f->n_endpoints; i++)
+		free(f->endpoints[i]);
+	free(f->endpoints);
+	free(f->pass);
 	free(f->exits);
 	free(f);
 }

@@ -147,6 +147,7 @@ static json_t *exit_node(bool *ok, const struct sp_fleet_exit *x)
 	json_t *o = json_object(), *carriers = json_array();
 	put_text(ok, o, "name", x->name);
 	put_text(ok, o, "region", x->region);
+	put_number(ok, o, "weight", x->weight);
 	snprintf(text, sizeof(text), "%016llx", (unsigned long long)x->home_id);
 	put_text(ok, o, "home_id", text);
 	put_text(ok, o, "public_key",
@@ -157,6 +158,23 @@ static json_t *exit_node(bool *ok, const struct sp_fleet_exit *x)
 	return o;
 }
 
+static void put_endpoint(bool *ok, json_t *o, const struct sp_fleet_client *f)
+{
+	char text[SP_BASE64_CAP(SP_PASS_BLOB_MAX)];
+	put_number(ok, o, "server_time", f->server_time_s);
+	put_number(ok, o, "refresh_s", f->refresh_s);
+	if (f->n_endpoints) {
+		json_t *list = json_array();
+		for (size_t i = 0; i < f->n_endpoints; i++)
+			append(ok, list, json_string(f->endpoints[i]));
+		put(ok, o, "endpoints", list);
+	}
+	if (f->pass_len)
+		put(ok, o, "pass",
+		    json_string(
+			    sp_base64_encode(f->pass, f->pass_len, text, sizeof(text))));
+}
+
 char *sp_fleet_client_print(const struct sp_fleet_client *f)
 {
 	bool ok = true;
@@ -165,5 +183,6 @@ char *sp_fleet_client_print(const struct sp_fleet_client *f)
 	for (size_t i = 0; i < f->n_exits; i++)
 		append(&ok, exits, exit_node(&ok, &f->exits[i]));
 	put(&ok, o, "exits", exits);
+	put_endpoint(&ok, o, f);
 	return finish(ok, o);
 }
