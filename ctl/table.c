@@ -211,6 +211,8 @@ static const struct ctl_verb verbs[] = {
 	 keys_options, ctl_keys_make},
 	{"keys route", NULL, "", 0, 0, "Make the key that all workers share for tickets",
 	 keys_options, ctl_keys_make},
+	{"keys control", NULL, "", 0, 0,
+	 "Make a controller's key of its links to workers", keys_options, ctl_keys_make},
 	{"keys device", NULL, "", 0, 0, "Make the key of a user's device", keys_options,
 	 ctl_keys_make},
 	{"keys show", NULL, "FILE", 1, 1, "Say which key a file holds, never a secret",

@@ -1,0 +1,296 @@
+#include "controller/leases.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "controller/api_fleet.h"
+#include "lib/derive.h"
+
+#define EVERY_US  1000000
+#define ALL_EVERY 60   // of these
+#define OVER_MAX  1000 // taken out by one revision
+
+struct con_leases {
+	struct sp_loop *loop;
+	struct con_fleet *fleet;
+	struct con_api *api;
+	struct sp_timer timer;
+	unsigned turn;
+	bool busy; // a commit of ours is under way
+};
+
+// ---- pure parts ----
+
+static json_int_t number(const struct sp_state_entry *e, const char *key)
+{
+	json_t *o = json_loadb(e->json, e->json_len, 0, NULL);
+	json_int_t n = json_integer_value(json_object_get(o, key));
+	json_decref(o);
+	return n;
+}
+
+static bool is_leased(const struct sp_state *s, const char *node, uint64_t now_s)
+{
+	char key[SP_STATE_KEY_MAX + 1];
+	struct sp_state_entry e = {0};
+	snprintf(key, sizeof(key), "lease/%s", node);
+	e.json = sp_state_get(s, key, &e.json_len);
+	return e.json && (uint64_t)number(&e, "until") > now_s;
+}
+
+// The region of the node, to ret (SP_FLEET_NAME_MAX + 1). False: no such node.
+static bool region_of(const struct sp_state *s, const char *node, char *ret)
+{
+	char prefix[SP_STATE_KEY_MAX + 1];
+	struct sp_state_entry e;
+	size_t at = 0;
+	snprintf(prefix, sizeof(prefix), "node/%s/", node);
+	if (!sp_state_next(s, prefix, &at, &e))
+		return false;
+	json_t *o = json_loadb(e.json, e.json_len, 0, NULL);
+	const char *region = json_string_value(json_object_get(o, "region"));
+	snprintf(ret, SP_FLEET_NAME_MAX + 1, "%s", region ? region : "");
+	json_decref(o);
+	return true;
+}
+
+int con_lease_allowed(const struct sp_state *state, const char *node, uint64_t now_s,
+		      char *why, size_t cap)
+{
+	char region[SP_FLEET_NAME_MAX + 1], other[SP_FLEET_NAME_MAX + 1],
+		name[SP_FLEET_NAME_MAX + 1], last[SP_FLEET_NAME_MAX + 1] = "";
+	struct sp_state_entry e;
+	unsigned nodes = 0, out = 0;
+	if (!region_of(state, node, region)) {
+		snprintf(why, cap, "there is no node \"%s\"", node);
+		return -ENOENT;
+	}
+	for (size_t at = 0; sp_state_next(state, "node/", &at, &e);) {
+		sp_worker_node(e.key + strlen("node/"), name);
+		if (strcmp(name, last) == 0 || !region_of(state, name, other) ||
+		    strcmp(region, other) != 0)
+			continue;
+		memcpy(last, name, sizeof(last));
+		nodes++;
+		out += strcmp(name, node) != 0 && is_leased(state, name, now_s);
+	}
+	unsigned most = nodes * CON_LEASE_PERCENT / 100;
+	if (most == 0)
+		most = 1;
+	if (most > nodes - 1)
+		most = nodes - 1; // never the last
+	if (out + 1 <= most)
+		return 0;
+	snprintf(why, cap,
+		 "%u of %u nodes in region %s are out already, and at most %u may be; "
+		 "undrain one, or use --force",
+		 out, nodes, region, most);
+	return SP_E_LIMIT;
+}
+
+int con_leases_over(const struct sp_state *state, uint64_t now_s, bool all,
+		    struct sp_changes *c)
+{
+	static const struct {
+		const char *prefix, *key;
+		bool often;
+	} kinds[] = {{"lease/", "until", true},
+		     {"token/", "expires", false},
+		     {"enrol/", "expires", false},
+		     {"revoked/", "until", false}};
+	struct sp_state_entry e;
+	for (size_t i = 0; i < sizeof(kinds) / sizeof(kinds[0]); i++) {
+		if (!all && !kinds[i].often)
+			continue;
+		for (size_t at = 0;
+		     c->n < OVER_MAX && sp_state_next(state, kinds[i].prefix, &at, &e);) {
+			json_int_t end = number(&e, kinds[i].key);
+			if (end <= 0 || (uint64_t)end > now_s)
+				continue;
+			int err = sp_changes_add(c, e.key, NULL);
+			if (err)
+				return err;
+		}
+	}
+	return 0;
+}
+
+// ---- what is over ----
+
+static void on_committed(void *ctx, int err, const char *why,
+			 const struct sp_position *at)
+{
+	struct con_leases *l = ctx;
+	(void)err; // again with the next second
+	(void)why;
+	(void)at;
+	l->busy = false;
+}
+
+static void on_timer(void *ctx)
+{
+	struct con_leases *l = ctx;
+	struct sp_changes c = {0};
+	sp_timer_set(&l->timer, sp_loop_now_us(l->loop) + EVERY_US);
+	if (l->busy || !con_fleet_is_synced(l->fleet))
+		return;
+	int err = con_leases_over(con_fleet_state(l->fleet),
+				  sp_loop_unix_ms(l->loop) / 1000,
+				  l->turn++ % ALL_EVERY == 0, &c);
+	if (!err && c.n) {
+		l->busy = true;
+		if (con_fleet_commit(l->fleet, &c, "controller: time is up", on_committed,
+				     l))
+			l->busy = false;
+	}
+	sp_changes_done(&c);
+}
+
+// ---- routes ----
+
+static uint64_t duration(struct con_api_call *call, const json_t *body)
+{
+	json_t *v = json_object_get(body, "for_s");
+	if (!v)
+		return CON_LEASE_DEFAULT_S;
+	if (json_is_integer(v) && json_integer_value(v) > 0 &&
+	    json_integer_value(v) <= CON_LEASE_MAX_S)
+		return (uint64_t)json_integer_value(v);
+	con_api_problem(call, 400, "body", "for_s: want 1 to %d seconds",
+			CON_LEASE_MAX_S);
+	return 0;
+}
+
+static int add_lease(struct sp_changes *c, const char *node, const char *kind,
+		     uint64_t until, const char *by, const char *reason)
+{
+	char key[SP_STATE_KEY_MAX + 1];
+	snprintf(key, sizeof(key), "lease/%s", node);
+	json_t *o = json_pack("{s:s, s:I, s:s, s:s}", "kind", kind, "until",
+			      (json_int_t)until, "by", by, "reason", reason);
+	int err = o ? sp_changes_add(c, key, o) : SP_E_MALFORMED;
+	json_decref(o);
+	return err;
+}
+
+static void put(void *ctx, struct con_api_call *call)
+{
+	struct con_leases *l = ctx;
+	const char *node = con_api_tail(call), *kind, *reason;
+	char why[200] = "";
+	struct sp_changes c = {0};
+	json_t *body = con_api_object(call);
+	if (!body || !(kind = con_api_member(call, "kind", true)))
+		return;
+	json_t *r = json_object_get(body, "reason");
+	reason = r ? con_api_member(call, "reason", true) : "";
+	uint64_t for_s = reason ? duration(call, body) : 0;
+	if (!for_s)
+		return;
+	if (strcmp(kind, "drain") != 0 && strcmp(kind, "cordon") != 0) {
+		con_api_problem(call, 400, "body", "kind: want drain or cordon");
+		return;
+	}
+	if (strlen(reason) > CON_LEASE_REASON) {
+		con_api_problem(call, 400, "body", "reason: want at most %d bytes",
+				CON_LEASE_REASON);
+		return;
+	}
+	uint64_t now = sp_loop_unix_ms(l->loop) / 1000;
+	int err = sp_fleet_name_is_valid(node)
+			  ? con_lease_allowed(con_fleet_state(l->fleet), node, now, why,
+					      sizeof(why))
+			  : -ENOENT;
+	if (err == -ENOENT) {
+		con_api_problem(call, 404, "no-such-node", "there is no node \"%s\"",
+				node);
+		return;
+	}
+	if (err == SP_E_LIMIT && !con_api_flag(call, "force")) {
+		con_api_problem(call, 409, "region-cap", "%s", why);
+		return;
+	}
+	err = add_lease(&c, node, kind, now + for_s, con_api_author(call), reason);
+	if (err) {
+		sp_changes_done(&c);
+		con_api_error(call, err, "");
+		return;
+	}
+	con_api_commit(l->fleet, call, &c,
+		       json_pack("{s:s, s:s, s:I}", "node", node, "kind", kind, "until",
+				 (json_int_t)(now + for_s)));
+}
+
+static void take_away(void *ctx, struct con_api_call *call)
+{
+	struct con_leases *l = ctx;
+	char key[SP_STATE_KEY_MAX + 1];
+	struct sp_changes c = {0};
+	const char *node = con_api_tail(call);
+	snprintf(key, sizeof(key), "lease/%s", node);
+	if (!sp_fleet_name_is_valid(node) ||
+	    !sp_state_get(con_fleet_state(l->fleet), key, NULL)) {
+		con_api_problem(call, 404, "no-such-lease",
+				"node \"%s\" is neither cordoned nor draining", node);
+		return;
+	}
+	int err = sp_changes_add(&c, key, NULL);
+	if (err)
+		con_api_error(call, err, "");
+	else
+		con_api_commit(l->fleet, call, &c, json_pack("{s:s}", "node", node));
+	sp_changes_done(&c);
+}
+
+static void list(void *ctx, struct con_api_call *call)
+{
+	struct con_leases *l = ctx;
+	struct sp_state_entry e;
+	json_t *all = json_array();
+	for (size_t at = 0;
+	     all && sp_state_next(con_fleet_state(l->fleet), "lease/", &at, &e);) {
+		json_t *o = json_loadb(e.json, e.json_len, 0, NULL);
+		json_object_set_new(o, "node", json_string(e.key + strlen("lease/")));
+		if (json_array_append_new(all, o)) {
+			json_decref(all);
+			all = NULL;
+		}
+	}
+	con_api_answer(call, 200, all ? json_pack("{s:o}", "leases", all) : NULL);
+}
+
+static const struct con_api_route routes[] = {
+	{"GET", "/v1/leases", list},
+	{"PUT", "/v1/leases/*", put},
+	{"DELETE", "/v1/leases/*", take_away},
+	{0},
+};
+
+int con_leases_new(struct sp_loop *loop, struct con_fleet *fleet, struct con_api *api,
+		   struct con_leases **ret)
+{
+	struct con_leases *l = calloc(1, sizeof(*l));
+	if (!l)
+		return -ENOMEM;
+	l->loop = loop;
+	l->fleet = fleet;
+	l->api = api;
+	sp_timer_init(&l->timer, loop, on_timer, l);
+	sp_timer_set(&l->timer, sp_loop_now_us(loop) + EVERY_US);
+	int err = con_api_add(api, routes, l);
+	if (err)
+		con_leases_free(l);
+	else
+		*ret = l;
+	return err;
+}
+
+void con_leases_free(struct con_leases *l)
+{
+	if (!l)
+		return;
+	sp_timer_done(&l->timer);
+	free(l);
+}
