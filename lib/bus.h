@@ -16,18 +16,23 @@
 #include "lib/err.h"
 #include "lib/loop.h"
 
-#define SP_BUS_KEY_BYTES    32
-#define SP_BUS_NAME_MAX     128 // of a peer: "worker:fra1/0"
-#define SP_BUS_ENDPOINT_MAX 256 // "tcp://192.0.2.1:7201", "tcp://[2001:db8::1]:7201"
-#define SP_BUS_ROUTE_MAX    255 // of a routing id
-#define SP_BUS_ADDRESS_MAX  64
-#define SP_BUS_SERVERS_MAX  8
-#define SP_BUS_MESSAGE_MAX  (1u << 20)  // towards a server
-#define SP_BUS_BLOB_MAX     (17u << 20) // towards a client: a snapshot and its envelope
-#define SP_BUS_HANDSHAKE_MS 10000       // from a connection to its end of CURVE
-#define SP_BUS_HEARTBEAT_MS 2000
-#define SP_BUS_DEAD_MS      6000 // without a heartbeat: the connection is cut
-#define SP_BUS_QUEUE        4096 // messages to one peer; further ones are dropped
+#define SP_BUS_KEY_BYTES      32
+#define SP_BUS_NAME_MAX       128 // of a peer: "worker:fra1/0"
+#define SP_BUS_ENDPOINT_MAX   256 // "tcp://192.0.2.1:7201", "tcp://[2001:db8::1]:7201"
+#define SP_BUS_ROUTE_MAX      255 // of a routing id
+#define SP_BUS_ADDRESS_MAX    64
+#define SP_BUS_SERVERS_MAX    8
+#define SP_BUS_MESSAGE_MAX    (1u << 20)  // towards a server
+#define SP_BUS_BLOB_MAX       (17u << 20) // towards a client: a snapshot and its envelope
+#define SP_BUS_HANDSHAKE_MS   10000       // from a connection to its end of CURVE
+#define SP_BUS_HEARTBEAT_MS   2000
+#define SP_BUS_DEAD_MS        6000 // without a heartbeat: the connection is cut
+#define SP_BUS_QUEUE          4096 // messages to one peer; further ones are dropped
+#define SP_BUS_TOPIC_MAX      1024 // bytes of one towards a publisher; handshakes too
+// Handshakes of one known key: a peer makes two to come back. More are told to come
+// later.
+#define SP_BUS_KEY_PER_MINUTE 60
+#define SP_BUS_KEY_BURST      60
 
 // A CURVE25519 pair. The secret is the caller's to wipe.
 struct sp_bus_keys {
@@ -53,12 +58,18 @@ struct sp_bus_peer {
 	size_t route_len;
 };
 
+enum sp_bus_verdict {
+	SP_BUS_REFUSE, // it will not try again by itself
+	SP_BUS_ADMIT,
+	SP_BUS_LATER, // it is to try again
+};
+
 struct sp_bus_server_ops {
 	// Whose key this is: its name to `ret` (SP_BUS_NAME_MAX). False: nobody's; the
 	// connection or message is refused. Called at handshakes and for each message.
 	bool (*identify)(void *ctx, const uint8_t *key, char *ret);
-	// A stranger's handshake for enrolment, from this address. False: refused.
-	bool (*may_enrol)(void *ctx, const char *address);
+	// A stranger's handshake for enrolment, from this address. NULL: all refused.
+	enum sp_bus_verdict (*may_enrol)(void *ctx, const char *address);
 	void (*message)(void *ctx, const struct sp_bus_peer *from, const void *data,
 			size_t len);
 };
@@ -66,21 +77,25 @@ struct sp_bus_server_ops {
 struct sp_bus_server_options {
 	struct sp_loop *loop;
 	const struct sp_bus_keys *keys; // copied
-	const char *router, *publisher; // endpoints; port *: any
-	const char *enrol;              // NULL: none
+	// Endpoints: "tcp://" and a numeric address or *, a port or *: any. An IPv6 one
+	// that is unspecified takes IPv4 too.
+	const char *router, *publisher;
+	const char *enrol; // NULL: none
 	const struct sp_bus_server_ops *ops;
 	void *ctx;
 };
 
 struct sp_bus_server_counters {
-	uint64_t handshakes_ok, handshakes_refused, enrol_refused;
+	uint64_t handshakes_ok, handshakes_refused;         // refused: later ones too
+	uint64_t handshakes_later, enrol_refused, enrol_ok; // of them
 	uint64_t messages, messages_refused; // refused: of a key nobody has any more
 	uint64_t malformed;                  // not the frames that a message has
 	uint64_t sent, send_failed;          // failed: peer gone or its queue full
 	uint64_t published;
+	uint64_t renewed; // sockets made anew
 };
 
-// Binds. 0 and *ret; -errno (-EADDRINUSE …) and `why` names the endpoint.
+// Binds. 0 and *ret; SP_E_MALFORMED, -errno (-EADDRINUSE …) and `why` names the endpoint.
 int sp_bus_server_new(const struct sp_bus_server_options *opt, struct sp_bus_server **ret,
 		      char *why, size_t cap) SP_MUST_CHECK;
 void sp_bus_server_free(struct sp_bus_server *s); // NULL is fine
@@ -90,6 +105,20 @@ void sp_bus_publish(struct sp_bus_server *s, char topic, const void *data, size_
 // full.
 int sp_bus_send(struct sp_bus_server *s, enum sp_bus_domain domain, const uint8_t *route,
 		size_t route_len, const void *data, size_t len);
+// Data for many peers, in memory once however many queues it stands in.
+struct sp_bus_blob;
+// Copies. 0; -ENOMEM.
+int sp_bus_blob_new(const void *data, size_t len, struct sp_bus_blob **ret) SP_MUST_CHECK;
+void sp_bus_blob_free(struct sp_bus_blob *b); // queues keep it; NULL is fine
+size_t sp_bus_blob_len(const struct sp_bus_blob *b);
+// As sp_bus_send, without a copy.
+int sp_bus_send_blob(struct sp_bus_server *s, enum sp_bus_domain domain,
+		     const uint8_t *route, size_t route_len, struct sp_bus_blob *b);
+// Cuts all links of a domain (FLEET: subscribers too) and lets them come back, each to be
+// judged anew: the one way to cut off whoever holds a link with a key that is known no
+// more, since libzmq closes none by itself. The ports stay open. Routes are void. 0;
+// -errno: the domain is without a socket until this is called again with success.
+int sp_bus_server_renew(struct sp_bus_server *s, enum sp_bus_domain domain) SP_MUST_CHECK;
 // Where it listens; for port *. "": there is none.
 const char *sp_bus_server_router(const struct sp_bus_server *s);
 const char *sp_bus_server_publisher(const struct sp_bus_server *s);
@@ -134,6 +163,14 @@ int sp_bus_client_new(const struct sp_bus_client_options *opt, struct sp_bus_cli
 		      char *why, size_t cap) SP_MUST_CHECK;
 // Not from inside a callback. NULL is fine.
 void sp_bus_client_free(struct sp_bus_client *c);
+struct sp_bus_client_counters {
+	uint64_t up, lost, refused, no_answer; // as ops.up and ops.down tell
+	uint64_t sent, unsent;                 // unsent: no link, or its queue full
+	uint64_t received, published;
+	uint64_t malformed; // not the frames that a message has
+};
+const struct sp_bus_client_counters *
+sp_bus_client_counters(const struct sp_bus_client *c);
 // Copies. 0; -EAGAIN: there is no link now, or its queue is full: nothing was sent.
 int sp_bus_client_send(struct sp_bus_client *c, const void *data,
 		       size_t len) SP_MUST_CHECK;

@@ -10,6 +10,9 @@
 #define PATIENCE_MS    5000
 #define REFUSED_MS     500 // until the next try; doubles, with jitter
 #define REFUSED_MAX_MS 16000
+#define HANDSHAKES                                                                       \
+	(ZMQ_EVENT_HANDSHAKE_SUCCEEDED | ZMQ_EVENT_HANDSHAKE_FAILED_AUTH |               \
+	 ZMQ_EVENT_HANDSHAKE_FAILED_PROTOCOL)
 
 struct sp_bus_client {
 	struct sp_loop *loop;
@@ -20,25 +23,45 @@ struct sp_bus_client {
 	uint32_t patience_ms;
 	const struct sp_bus_client_ops *ops;
 	void *ctx;
-	struct bus_socket sub, dealer, monitor;
+	struct bus_socket sub, dealer, monitor, sub_monitor;
 	unsigned monitors; // made so far: each needs a name of its own
 	bool shaken;       // CURVE is done; up once the socket takes messages
 	bool up;
 	const char *why; // of the last failure, which is told once
-	unsigned refusals;
-	struct sp_timer impatient;
+	unsigned refusals, sub_refusals;
+	struct sp_timer impatient, resubscribe;
+	struct sp_bus_client_counters counters;
 };
 
 static int open_dealer(struct sp_bus_client *c);
 static int open_sub(struct sp_bus_client *c, const char **ret_at);
 
+static const char why_refused[] = "refused", why_lost[] = "lost",
+		  why_no_answer[] = "no answer";
+
 // ---- the link's life ----
+
+static void set_in(struct sp_bus_client *c, struct sp_timer *t, uint32_t ms)
+{
+	uint64_t jitter = randombytes_uniform(ms / 4 + 1);
+	sp_timer_set(t, sp_loop_now_us(c->loop) + (ms + jitter) * UINT64_C(1000));
+}
 
 static void try_anew_in(struct sp_bus_client *c, uint32_t ms)
 {
-	uint64_t jitter = randombytes_uniform(ms / 4 + 1);
-	sp_timer_set(&c->impatient,
-		     sp_loop_now_us(c->loop) + (ms + jitter) * UINT64_C(1000));
+	set_in(c, &c->impatient, ms);
+}
+
+static uint32_t backed_off(unsigned *refusals)
+{
+	return *refusals < 5 ? REFUSED_MS << (*refusals)++ : REFUSED_MAX_MS;
+}
+
+static void count_down(struct sp_bus_client *c, const char *why)
+{
+	c->counters.lost += why == why_lost;
+	c->counters.refused += why == why_refused;
+	c->counters.no_answer += why == why_no_answer;
 }
 
 static void set_down(struct sp_bus_client *c, const char *why)
@@ -49,18 +72,17 @@ static void set_down(struct sp_bus_client *c, const char *why)
 		try_anew_in(c, c->patience_ms);
 	if (was_up || why != c->why) { // a refusal is told once, not at every try
 		c->why = why;
+		count_down(c, why);
 		c->ops->down(c->ctx, c->at, why);
 	}
 }
 
-// libzmq does not try again after this, on any of our sockets; we do, since whoever is
-// not known yet may be in a moment.
+// libzmq does not try again after this; we do, since whoever is not known yet may be in a
+// moment.
 static void set_refused(struct sp_bus_client *c)
 {
-	uint32_t ms = REFUSED_MAX_MS;
-	if (c->refusals < 5)
-		ms = REFUSED_MS << c->refusals++;
-	set_down(c, "refused");
+	uint32_t ms = backed_off(&c->refusals);
+	set_down(c, why_refused);
 	try_anew_in(c, ms);
 }
 
@@ -75,22 +97,31 @@ static void look_whether_up(struct sp_bus_client *c)
 	c->up = true;
 	c->why = NULL;
 	c->refusals = 0;
+	c->counters.up++;
 	sp_timer_set(&c->impatient, SP_LOOP_NEVER);
 	c->ops->up(c->ctx, c->at);
+}
+
+// The next event of a monitor. False: there is none. 0: not an event.
+static bool next_event(struct bus_socket *monitor, uint16_t *ret)
+{
+	uint8_t event[6];
+	int n = zmq_recv(monitor->zmq, event, sizeof(event), ZMQ_DONTWAIT);
+	if (n < 0)
+		return false;
+	bus_skip_frames(monitor->zmq, true); // the endpoint
+	*ret = 0;
+	if (n == (int)sizeof(event))
+		memcpy(ret, event, sizeof(*ret));
+	return true;
 }
 
 static bool take_monitor(void *owner)
 {
 	struct sp_bus_client *c = owner;
-	uint8_t event[6], skip[SP_BUS_ENDPOINT_MAX];
 	uint16_t what;
-	int n = zmq_recv(c->monitor.zmq, event, sizeof(event), ZMQ_DONTWAIT);
-	if (n < 0)
+	if (!next_event(&c->monitor, &what))
 		return false;
-	(void)zmq_recv(c->monitor.zmq, skip, sizeof(skip), ZMQ_DONTWAIT);
-	if (n != (int)sizeof(event))
-		return true;
-	memcpy(&what, event, sizeof(what));
 	switch (what) {
 	case ZMQ_EVENT_HANDSHAKE_SUCCEEDED:
 		c->shaken = true;
@@ -102,14 +133,14 @@ static bool take_monitor(void *owner)
 		break;
 	case ZMQ_EVENT_DISCONNECTED:
 		if (c->up)
-			set_down(c, "lost");
+			set_down(c, why_lost);
 		else if (!c->shaken && !c->why)
-			set_down(c, "refused"); // it closed in the handshake
+			set_down(c, why_refused); // it closed in the handshake
 		c->shaken = false;
 		break;
 	case ZMQ_EVENT_CONNECT_RETRIED:
 		if (!c->why)
-			set_down(c, "no answer");
+			set_down(c, why_no_answer);
 		break;
 	default:
 		break;
@@ -117,17 +148,36 @@ static bool take_monitor(void *owner)
 	return true;
 }
 
-static void on_impatient(void *arg)
+// The subscriptions have their own: one publisher may refuse us while another's router
+// does not. All are made anew then; what is missed meanwhile, the next digest shows.
+static bool take_sub_monitor(void *owner)
+{
+	struct sp_bus_client *c = owner;
+	uint16_t what;
+	if (!next_event(&c->sub_monitor, &what))
+		return false;
+	if (what == ZMQ_EVENT_HANDSHAKE_SUCCEEDED)
+		c->sub_refusals = 0;
+	else if (what && c->resubscribe.at_us == SP_LOOP_NEVER)
+		set_in(c, &c->resubscribe, backed_off(&c->sub_refusals));
+	return true;
+}
+
+static void on_resubscribe(void *arg)
 {
 	struct sp_bus_client *c = arg;
 	const char *at;
-	int err = 0;
-	if (!c->up) { // with one server: its name is looked up anew
-		c->at = (c->at + 1) % c->n;
-		err = open_dealer(c);
-	}
-	if (!err && c->refusals && c->sub.zmq)
-		err = open_sub(c, &at);
+	if (open_sub(c, &at))
+		set_in(c, &c->resubscribe, backed_off(&c->sub_refusals));
+}
+
+static void on_impatient(void *arg)
+{
+	struct sp_bus_client *c = arg;
+	if (c->up)
+		return;
+	c->at = (c->at + 1) % c->n; // with one server: its name is looked up anew
+	int err = open_dealer(c);
 	if (err)
 		c->ops->down(c->ctx, c->at, zmq_strerror(-err));
 	try_anew_in(c, c->patience_ms);
@@ -145,8 +195,13 @@ static bool take_answer(void *owner)
 		zmq_msg_close(&m);
 		return false;
 	}
-	if (!zmq_msg_more(&m)) // one frame; further ones come on their own
+	if (zmq_msg_more(&m)) {
+		c->counters.malformed++;
+		bus_skip_frames(c->dealer.zmq, true);
+	} else {
+		c->counters.received++;
 		c->ops->message(c->ctx, zmq_msg_data(&m), zmq_msg_size(&m));
+	}
 	zmq_msg_close(&m);
 	return true;
 }
@@ -161,10 +216,16 @@ static bool take_published(void *owner)
 		return false;
 	}
 	zmq_msg_init(&body);
-	if (zmq_msg_more(&topic) && zmq_msg_recv(&body, c->sub.zmq, ZMQ_DONTWAIT) >= 0 &&
-	    zmq_msg_size(&topic) == 1 && !zmq_msg_more(&body))
+	bool has_body = zmq_msg_more(&topic) &&
+			zmq_msg_recv(&body, c->sub.zmq, ZMQ_DONTWAIT) >= 0;
+	if (has_body && zmq_msg_size(&topic) == 1 && !zmq_msg_more(&body)) {
+		c->counters.published++;
 		c->ops->published(c->ctx, *(const char *)zmq_msg_data(&topic),
 				  zmq_msg_data(&body), zmq_msg_size(&body));
+	} else {
+		c->counters.malformed++;
+		bus_skip_frames(c->sub.zmq, has_body && zmq_msg_more(&body));
+	}
 	zmq_msg_close(&topic);
 	zmq_msg_close(&body);
 	return true;
@@ -172,8 +233,11 @@ static bool take_published(void *owner)
 
 int sp_bus_client_send(struct sp_bus_client *c, const void *data, size_t len)
 {
-	if (!c->up || zmq_send(c->dealer.zmq, data, len, ZMQ_DONTWAIT) < 0)
+	if (!c->up || zmq_send(c->dealer.zmq, data, len, ZMQ_DONTWAIT) < 0) {
+		c->counters.unsent++;
 		return -EAGAIN;
+	}
+	c->counters.sent++;
 	bus_socket_again(&c->dealer);
 	return 0;
 }
@@ -191,20 +255,17 @@ static int set_keys(struct sp_bus_client *c, struct bus_socket *s, const uint8_t
 	return 0;
 }
 
-static int open_monitor(struct sp_bus_client *c)
+static int open_monitor(struct sp_bus_client *c, struct bus_socket *monitor,
+			struct bus_socket *of, bool (*take)(void *owner), int events)
 {
 	char name[48];
-	int events = ZMQ_EVENT_HANDSHAKE_SUCCEEDED | ZMQ_EVENT_HANDSHAKE_FAILED_AUTH |
-		     ZMQ_EVENT_HANDSHAKE_FAILED_PROTOCOL | ZMQ_EVENT_DISCONNECTED |
-		     ZMQ_EVENT_CONNECT_RETRIED;
 	snprintf(name, sizeof(name), "inproc://monitor-%u", c->monitors++);
-	if (zmq_socket_monitor(c->dealer.zmq, name, events))
+	if (zmq_socket_monitor(of->zmq, name, events))
 		return -errno;
-	int err =
-		bus_socket_open(&c->monitor, c->loop, c->zmq, ZMQ_PAIR, take_monitor, c);
-	if (!err && zmq_connect(c->monitor.zmq, name))
+	int err = bus_socket_open(monitor, c->loop, c->zmq, ZMQ_PAIR, take, c);
+	if (!err && zmq_connect(monitor->zmq, name))
 		err = -errno;
-	return err ? err : bus_socket_watch(&c->monitor);
+	return err ? err : bus_socket_watch(monitor);
 }
 
 static int open_dealer(struct sp_bus_client *c)
@@ -222,7 +283,9 @@ static int open_dealer(struct sp_bus_client *c)
 	if (!err)
 		err = set_keys(c, &c->dealer, to->key);
 	if (!err)
-		err = open_monitor(c);
+		err = open_monitor(c, &c->monitor, &c->dealer, take_monitor,
+				   HANDSHAKES | ZMQ_EVENT_DISCONNECTED |
+					   ZMQ_EVENT_CONNECT_RETRIED);
 	if (!err && zmq_connect(c->dealer.zmq, to->router))
 		err = -errno;
 	return err ? err : bus_socket_watch(&c->dealer);
@@ -230,8 +293,13 @@ static int open_dealer(struct sp_bus_client *c)
 
 static int open_sub(struct sp_bus_client *c, const char **ret_at)
 {
+	bus_socket_close(&c->sub_monitor);
 	bus_socket_close(&c->sub);
+	*ret_at = "subscriptions";
 	int err = bus_socket_open(&c->sub, c->loop, c->zmq, ZMQ_SUB, take_published, c);
+	if (!err)
+		err = open_monitor(c, &c->sub_monitor, &c->sub, take_sub_monitor,
+				   HANDSHAKES);
 	if (!err && zmq_setsockopt(c->sub.zmq, ZMQ_SUBSCRIBE, "", 0))
 		err = -errno;
 	for (unsigned i = 0; i < c->n && !err; i++) {
@@ -270,6 +338,8 @@ int sp_bus_client_new(const struct sp_bus_client_options *opt, struct sp_bus_cli
 	c->ops = opt->ops;
 	c->ctx = opt->ctx;
 	sp_timer_init(&c->impatient, c->loop, on_impatient, c);
+	sp_timer_init(&c->resubscribe, c->loop, on_resubscribe, c);
+	bus_seed();
 	at = c->servers[c->at].router;
 	c->zmq = zmq_ctx_new();
 	int err = c->zmq ? open_dealer(c) : -ENOMEM;
@@ -291,6 +361,8 @@ void sp_bus_client_free(struct sp_bus_client *c)
 	if (!c)
 		return;
 	sp_timer_done(&c->impatient);
+	sp_timer_done(&c->resubscribe);
+	bus_socket_close(&c->sub_monitor);
 	bus_socket_close(&c->sub);
 	bus_socket_close(&c->monitor);
 	bus_socket_close(&c->dealer);
@@ -308,4 +380,9 @@ bool sp_bus_client_is_up(const struct sp_bus_client *c)
 unsigned sp_bus_client_at(const struct sp_bus_client *c)
 {
 	return c->at;
+}
+
+const struct sp_bus_client_counters *sp_bus_client_counters(const struct sp_bus_client *c)
+{
+	return &c->counters;
 }

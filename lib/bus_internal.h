@@ -28,6 +28,33 @@ void bus_socket_close(struct bus_socket *s);
 int bus_socket_watch(struct bus_socket *s) SP_MUST_CHECK;
 // Look again at the end of this turn.
 void bus_socket_again(struct bus_socket *s);
+// Reads what is left of a message.
+void bus_skip_frames(void *zmq, bool more);
+const char *bus_domain_word(enum sp_bus_domain domain); // "fleet", "enrol"
+
+struct bus_zap { // judge and owner set, the rest zero
+	struct bus_socket socket;
+	enum sp_bus_verdict (*judge)(void *owner, enum sp_bus_domain domain,
+				     const uint8_t *key, const char *address);
+	void *owner;
+};
+// Before any socket that it is to judge for. 0; -errno.
+int bus_zap_open(struct bus_zap *z, struct sp_loop *loop, void *zmq_ctx) SP_MUST_CHECK;
+
+// libzmq draws the first of a ROUTER's own routing ids, and the jitter of its reconnects,
+// from rand(), which nobody seeds. Before a socket is made.
+//
+// A peer that claims a routing id which the ROUTER gives out next makes libzmq 4.3.4
+// abort (socket_base.cpp: "Assertion failed: ok"), so those must not be guessed.
+void bus_seed(void);
+
+// A listening socket of our own, so that the port stays ours while a ZeroMQ socket on it
+// is made anew. `endpoint`: see sp_bus_server_options. 0 and *ret; SP_E_MALFORMED;
+// -errno.
+int bus_listen(const char *endpoint, int *ret) SP_MUST_CHECK;
+// Binds `s` to a copy of `fd`. 0; -errno.
+int bus_socket_bind_fd(struct bus_socket *s, int fd, const char *endpoint) SP_MUST_CHECK;
+
 // What every link has: limits, heartbeats, patience. 0; -errno.
 int bus_socket_options(struct bus_socket *s, int64_t message_max,
 		       const char *endpoint) SP_MUST_CHECK;

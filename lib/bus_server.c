@@ -1,115 +1,82 @@
 #include <errno.h>
+#include <netinet/in.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include <sodium.h>
 
+#include "lib/budget.h"
 #include "lib/bus_internal.h"
 #include "lib/text.h"
 
-#define ZAP_ENDPOINT "inproc://zeromq.zap.01"
-#define ZAP_FRAMES   7 // version, request, domain, address, identity, mechanism, key
-#define KEY_HEX      (2 * SP_BUS_KEY_BYTES)
+#define KEYS_SEEN 16384 // places of the table of handshakes by key
+
+enum { ROUTER, PUB, ENROL, N_SOCKETS };
 
 struct sp_bus_server {
+	struct sp_loop *loop;
 	void *zmq;
 	struct sp_bus_keys keys;
 	const struct sp_bus_server_ops *ops;
 	void *ctx;
-	struct bus_socket zap, pub, router[2]; // by domain
-	char at_router[SP_BUS_ENDPOINT_MAX], at_pub[SP_BUS_ENDPOINT_MAX],
-		at_enrol[SP_BUS_ENDPOINT_MAX];
+	struct bus_zap zap;
+	struct end {
+		struct bus_socket socket;
+		int fd;                       // listening
+		char at[SP_BUS_ENDPOINT_MAX]; // "": is not wanted
+	} ends[N_SOCKETS];
+	struct sp_budget *handshakes; // of known keys
 	struct sp_bus_server_counters counters;
 };
 
-static const char *const domains[2] = {"fleet", "enrol"};
+static const struct {
+	int type;
+	enum sp_bus_domain domain;
+	int64_t message_max;
+	uint64_t threads; // strangers must not keep the fleet's from working
+} kinds[N_SOCKETS] = {
+	[ROUTER] = {ZMQ_ROUTER, SP_BUS_FLEET, SP_BUS_MESSAGE_MAX, 1},
+	[PUB] = {ZMQ_PUB, SP_BUS_FLEET, SP_BUS_TOPIC_MAX, 1},
+	[ENROL] = {ZMQ_ROUTER, SP_BUS_ENROL, SP_BUS_MESSAGE_MAX, 2},
+};
 
-// Reads what is left of a message.
-static void skip_frames(void *zmq, bool more)
+static struct bus_socket *router_of(struct sp_bus_server *s, enum sp_bus_domain domain)
 {
-	while (more) {
-		zmq_msg_t m;
-		zmq_msg_init(&m);
-		if (zmq_msg_recv(&m, zmq, ZMQ_DONTWAIT) < 0)
-			more = false;
-		else
-			more = zmq_msg_more(&m);
-		zmq_msg_close(&m);
-	}
+	return &s->ends[domain == SP_BUS_FLEET ? ROUTER : ENROL].socket;
 }
 
-// ---- who may connect: ZAP (ZeroMQ RFC 27) ----
+// ---- who may connect ----
 
-static bool same_text(zmq_msg_t *m, const char *text)
+// Each key has a bucket of its own, as if it were a network.
+static bool has_budget(struct sp_bus_server *s, const uint8_t *key)
 {
-	return zmq_msg_size(m) == strlen(text) &&
-	       memcmp(zmq_msg_data(m), text, strlen(text)) == 0;
+	struct sockaddr_in6 a = {.sin6_family = AF_INET6};
+	memcpy(&a.sin6_addr, key, 8);
+	a.sin6_addr.s6_addr[0] |= 0x80; // not one that stands for IPv4
+	return sp_budget_take(s->handshakes, (const struct sockaddr *)&a,
+			      sp_loop_now_ms(s->loop)) == 0;
 }
 
-static bool judge(struct sp_bus_server *s, zmq_msg_t *f)
-{
-	char name[SP_BUS_NAME_MAX], address[SP_BUS_ADDRESS_MAX];
-	const uint8_t *key = zmq_msg_data(&f[6]);
-	if (!same_text(&f[0], "1.0") || !same_text(&f[5], "CURVE") ||
-	    zmq_msg_size(&f[6]) != SP_BUS_KEY_BYTES)
-		return false;
-	if (same_text(&f[2], domains[SP_BUS_FLEET]))
-		return s->ops->identify(s->ctx, key, name);
-	if (!same_text(&f[2], domains[SP_BUS_ENROL]))
-		return false;
-	snprintf(address, sizeof(address), "%.*s", (int)zmq_msg_size(&f[3]),
-		 (const char *)zmq_msg_data(&f[3]));
-	if (s->ops->may_enrol && s->ops->may_enrol(s->ctx, address))
-		return true;
-	s->counters.enrol_refused++;
-	return false;
-}
-
-static void answer_zap(struct sp_bus_server *s, zmq_msg_t *f, bool ok)
-{
-	char user[KEY_HEX + 1] = "";
-	const char *code = ok ? "200" : "400", *text = ok ? "OK" : "not known here";
-	if (ok)
-		sp_hex_encode(zmq_msg_data(&f[6]), SP_BUS_KEY_BYTES, user, sizeof(user));
-	void *z = s->zap.zmq;
-	// inproc, one request at a time: these do not fail
-	(void)zmq_send(z, "1.0", 3, ZMQ_SNDMORE);
-	(void)zmq_send(z, zmq_msg_data(&f[1]), zmq_msg_size(&f[1]), ZMQ_SNDMORE);
-	(void)zmq_send(z, code, 3, ZMQ_SNDMORE);
-	(void)zmq_send(z, text, strlen(text), ZMQ_SNDMORE);
-	(void)zmq_send(z, user, strlen(user), ZMQ_SNDMORE);
-	(void)zmq_send(z, "", 0, 0);
-}
-
-static bool take_zap(void *owner)
+static enum sp_bus_verdict judge(void *owner, enum sp_bus_domain domain,
+				 const uint8_t *key, const char *address)
 {
 	struct sp_bus_server *s = owner;
-	zmq_msg_t f[ZAP_FRAMES];
-	int n = 0;
-	bool more = true;
-	while (more && n < ZAP_FRAMES) {
-		zmq_msg_init(&f[n]);
-		if (zmq_msg_recv(&f[n], s->zap.zmq, ZMQ_DONTWAIT) < 0) {
-			zmq_msg_close(&f[n]);
-			break;
-		}
-		more = zmq_msg_more(&f[n]);
-		n++;
+	char name[SP_BUS_NAME_MAX];
+	enum sp_bus_verdict v = SP_BUS_REFUSE;
+	if (domain == SP_BUS_ENROL) {
+		if (s->ops->may_enrol)
+			v = s->ops->may_enrol(s->ctx, address);
+		s->counters.enrol_ok += v == SP_BUS_ADMIT;
+		s->counters.enrol_refused += v != SP_BUS_ADMIT;
+	} else if (s->ops->identify(s->ctx, key, name)) {
+		v = has_budget(s, key) ? SP_BUS_ADMIT : SP_BUS_LATER;
 	}
-	if (n == 0)
-		return false;
-	skip_frames(s->zap.zmq, more && n == ZAP_FRAMES);
-	bool ok = n == ZAP_FRAMES && judge(s, f);
-	if (ok)
-		s->counters.handshakes_ok++;
-	else
-		s->counters.handshakes_refused++;
-	if (n > 1)
-		answer_zap(s, f, ok);
-	while (n > 0)
-		zmq_msg_close(&f[--n]);
-	return true;
+	s->counters.handshakes_ok += v == SP_BUS_ADMIT;
+	s->counters.handshakes_refused += v != SP_BUS_ADMIT;
+	s->counters.handshakes_later += v == SP_BUS_LATER;
+	return v;
 }
 
 // ---- messages ----
@@ -139,7 +106,7 @@ static void deliver(struct sp_bus_server *s, enum sp_bus_domain domain, zmq_msg_
 static bool take_message(struct sp_bus_server *s, enum sp_bus_domain domain)
 {
 	zmq_msg_t route, body;
-	void *z = s->router[domain].zmq;
+	void *z = router_of(s, domain)->zmq;
 	zmq_msg_init(&route);
 	if (zmq_msg_recv(&route, z, ZMQ_DONTWAIT) < 0) {
 		zmq_msg_close(&route);
@@ -149,7 +116,7 @@ static bool take_message(struct sp_bus_server *s, enum sp_bus_domain domain)
 	bool has_body = zmq_msg_more(&route) && zmq_msg_recv(&body, z, ZMQ_DONTWAIT) >= 0;
 	if (!has_body || zmq_msg_more(&body)) {
 		s->counters.malformed++;
-		skip_frames(z, has_body);
+		bus_skip_frames(z, has_body);
 	} else {
 		deliver(s, domain, &route, &body);
 	}
@@ -176,86 +143,182 @@ static bool take_none(void *owner)
 
 void sp_bus_publish(struct sp_bus_server *s, char topic, const void *data, size_t len)
 {
-	if (zmq_send(s->pub.zmq, &topic, 1, ZMQ_SNDMORE | ZMQ_DONTWAIT) == 1 &&
-	    zmq_send(s->pub.zmq, data, len, ZMQ_DONTWAIT) >= 0)
+	struct bus_socket *pub = &s->ends[PUB].socket;
+	if (!pub->zmq)
+		return; // renewing failed
+	if (zmq_send(pub->zmq, &topic, 1, ZMQ_SNDMORE | ZMQ_DONTWAIT) == 1 &&
+	    zmq_send(pub->zmq, data, len, ZMQ_DONTWAIT) >= 0)
 		s->counters.published++;
-	bus_socket_again(&s->pub);
+	bus_socket_again(pub);
+}
+
+// Takes `m` in any case.
+static int send_msg(struct sp_bus_server *s, enum sp_bus_domain domain,
+		    const uint8_t *route, size_t route_len, zmq_msg_t *m)
+{
+	struct bus_socket *to = router_of(s, domain);
+	int err = -EHOSTUNREACH;
+	if (to->zmq) {
+		err = 0;
+		// A queue that is full, or a peer that is gone, shows at the first frame.
+		if (zmq_send(to->zmq, route, route_len, ZMQ_SNDMORE | ZMQ_DONTWAIT) < 0 ||
+		    zmq_msg_send(m, to->zmq, ZMQ_DONTWAIT) < 0)
+			err = errno == EHOSTUNREACH ? -EHOSTUNREACH : -EAGAIN;
+		bus_socket_again(to);
+	}
+	zmq_msg_close(m); // empty by now, if it was sent
+	if (err)
+		s->counters.send_failed++;
+	else
+		s->counters.sent++;
+	return err;
 }
 
 int sp_bus_send(struct sp_bus_server *s, enum sp_bus_domain domain, const uint8_t *route,
 		size_t route_len, const void *data, size_t len)
 {
-	struct bus_socket *to = &s->router[domain];
-	int err = 0;
-	if (!to->zmq)
-		return -EHOSTUNREACH;
-	if (zmq_send(to->zmq, route, route_len, ZMQ_SNDMORE | ZMQ_DONTWAIT) < 0 ||
-	    zmq_send(to->zmq, data, len, ZMQ_DONTWAIT) < 0)
-		err = errno == EHOSTUNREACH ? -EHOSTUNREACH : -EAGAIN;
-	if (err)
-		s->counters.send_failed++;
-	else
-		s->counters.sent++;
-	bus_socket_again(to);
-	return err;
+	zmq_msg_t m;
+	if (zmq_msg_init_size(&m, len))
+		return -ENOMEM;
+	if (len)
+		memcpy(zmq_msg_data(&m), data, len);
+	return send_msg(s, domain, route, route_len, &m);
+}
+
+struct sp_bus_blob {
+	zmq_msg_t m;
+};
+
+int sp_bus_blob_new(const void *data, size_t len, struct sp_bus_blob **ret)
+{
+	struct sp_bus_blob *b = calloc(1, sizeof(*b));
+	if (!b || zmq_msg_init_size(&b->m, len)) {
+		free(b);
+		return -ENOMEM;
+	}
+	memcpy(zmq_msg_data(&b->m), data, len);
+	*ret = b;
+	return 0;
+}
+
+void sp_bus_blob_free(struct sp_bus_blob *b)
+{
+	if (!b)
+		return;
+	zmq_msg_close(&b->m);
+	free(b);
+}
+
+size_t sp_bus_blob_len(const struct sp_bus_blob *b)
+{
+	return zmq_msg_size(&b->m);
+}
+
+int sp_bus_send_blob(struct sp_bus_server *s, enum sp_bus_domain domain,
+		     const uint8_t *route, size_t route_len, struct sp_bus_blob *b)
+{
+	zmq_msg_t m;
+	zmq_msg_init(&m);
+	if (zmq_msg_copy(&m, &b->m)) { // counts a reference
+		zmq_msg_close(&m);
+		return -ENOMEM;
+	}
+	return send_msg(s, domain, route, route_len, &m);
 }
 
 // ---- start and end ----
 
-static int open_one(struct sp_bus_server *s, struct sp_loop *loop,
-		    struct bus_socket *sock, int type, const char *endpoint,
-		    enum sp_bus_domain domain, bool (*take)(void *owner), char *ret_at)
+static int open_end(struct sp_bus_server *s, int i)
 {
-	size_t len = SP_BUS_ENDPOINT_MAX;
-	int err = bus_socket_open(sock, loop, s->zmq, type, take, s);
+	static bool (*const take[N_SOCKETS])(void *owner) = {
+		[ROUTER] = take_fleet, [PUB] = take_none, [ENROL] = take_enrol};
+	struct end *e = &s->ends[i];
+	struct bus_socket *sock = &e->socket;
+	const char *domain = bus_domain_word(kinds[i].domain);
+	size_t len = sizeof(e->at);
+	bus_seed();
+	int err = bus_socket_open(sock, s->loop, s->zmq, kinds[i].type, take[i], s);
 	if (!err)
-		err = bus_socket_options(sock, SP_BUS_MESSAGE_MAX, endpoint);
+		err = bus_socket_options(sock, kinds[i].message_max, e->at);
 	if (!err)
 		err = bus_socket_int(sock, ZMQ_CURVE_SERVER, 1);
-	if (!err && type == ZMQ_ROUTER)
+	// Who is gone is told; and no ROUTER_HANDOVER: a routing id that is in use stays
+	// where it is, so nobody draws another's answers to himself.
+	if (!err && kinds[i].type == ZMQ_ROUTER)
 		err = bus_socket_int(sock, ZMQ_ROUTER_MANDATORY, 1);
 	if (!err && (zmq_setsockopt(sock->zmq, ZMQ_CURVE_SECRETKEY, s->keys.secret_key,
 				    SP_BUS_KEY_BYTES) ||
-		     zmq_setsockopt(sock->zmq, ZMQ_ZAP_DOMAIN, domains[domain],
-				    strlen(domains[domain])) ||
-		     zmq_bind(sock->zmq, endpoint) ||
-		     zmq_getsockopt(sock->zmq, ZMQ_LAST_ENDPOINT, ret_at, &len)))
+		     zmq_setsockopt(sock->zmq, ZMQ_ZAP_DOMAIN, domain, strlen(domain)) ||
+		     zmq_setsockopt(sock->zmq, ZMQ_AFFINITY, &kinds[i].threads,
+				    sizeof(kinds[i].threads))))
 		err = -errno;
-	return err ? err : bus_socket_watch(sock);
+	if (!err)
+		err = bus_socket_bind_fd(sock, e->fd, e->at);
+	if (!err && zmq_getsockopt(sock->zmq, ZMQ_LAST_ENDPOINT, e->at, &len))
+		err = -errno;
+	if (!err)
+		err = bus_socket_watch(sock);
+	if (err)
+		bus_socket_close(sock);
+	return err;
 }
 
-static int open_zap(struct sp_bus_server *s, struct sp_loop *loop)
+static int listen_end(struct sp_bus_server *s, int i, const char *endpoint)
 {
-	int err = bus_socket_open(&s->zap, loop, s->zmq, ZMQ_REP, take_zap, s);
-	if (!err && zmq_bind(s->zap.zmq, ZAP_ENDPOINT))
-		err = -errno;
-	return err ? err : bus_socket_watch(&s->zap);
+	struct end *e = &s->ends[i];
+	if ((size_t)snprintf(e->at, sizeof(e->at), "%s", endpoint) >= sizeof(e->at))
+		return SP_E_MALFORMED;
+	int err = bus_listen(endpoint, &e->fd);
+	return err ? err : open_end(s, i);
+}
+
+static int open_all(struct sp_bus_server *s, const struct sp_bus_server_options *opt,
+		    const char **ret_at)
+{
+	const char *const endpoints[N_SOCKETS] = {
+		[ROUTER] = opt->router, [PUB] = opt->publisher, [ENROL] = opt->enrol};
+	const struct sp_budget_options budget = {.sources = KEYS_SEEN,
+						 .per_minute = SP_BUS_KEY_PER_MINUTE,
+						 .burst = SP_BUS_KEY_BURST,
+						 .all_per_second = 100000,
+						 .all_burst = 100000};
+	*ret_at = "ZeroMQ";
+	int err = sp_budget_new(&budget, &s->handshakes);
+	if (err)
+		return err;
+	s->zmq = zmq_ctx_new();
+	if (!s->zmq || zmq_ctx_set(s->zmq, ZMQ_IO_THREADS, 2))
+		return -ENOMEM;
+	s->zap.judge = judge;
+	s->zap.owner = s;
+	err = bus_zap_open(&s->zap, s->loop, s->zmq);
+	for (int i = 0; i < N_SOCKETS && !err; i++)
+		if (endpoints[i])
+			err = listen_end(s, i, *ret_at = endpoints[i]);
+	return err;
 }
 
 int sp_bus_server_new(const struct sp_bus_server_options *opt, struct sp_bus_server **ret,
 		      char *why, size_t cap)
 {
-	const char *at = ZAP_ENDPOINT;
+	const char *at;
 	struct sp_bus_server *s = calloc(1, sizeof(*s));
 	if (!s)
 		return -ENOMEM;
+	for (int i = 0; i < N_SOCKETS; i++)
+		s->ends[i].fd = -1;
+	s->loop = opt->loop;
 	s->keys = *opt->keys;
 	s->ops = opt->ops;
 	s->ctx = opt->ctx;
-	s->zmq = zmq_ctx_new();
-	int err = s->zmq ? open_zap(s, opt->loop) : -ENOMEM;
-	if (!err)
-		err = open_one(s, opt->loop, &s->router[SP_BUS_FLEET], ZMQ_ROUTER,
-			       at = opt->router, SP_BUS_FLEET, take_fleet, s->at_router);
-	if (!err)
-		err = open_one(s, opt->loop, &s->pub, ZMQ_PUB, at = opt->publisher,
-			       SP_BUS_FLEET, take_none, s->at_pub);
-	if (!err && opt->enrol)
-		err = open_one(s, opt->loop, &s->router[SP_BUS_ENROL], ZMQ_ROUTER,
-			       at = opt->enrol, SP_BUS_ENROL, take_enrol, s->at_enrol);
+	int err = open_all(s, opt, &at);
 	if (err) {
 		if (cap)
-			snprintf(why, cap, "%s: %s", at, zmq_strerror(-err));
+			snprintf(why, cap, "%s: %s", at,
+				 err == SP_E_MALFORMED
+					 ? "not tcp://ADDRESS:PORT of a numeric address"
+				 : err <= -1000 ? sp_strerror(err)
+						: zmq_strerror(-err));
 		sp_bus_server_free(s);
 		return err;
 	}
@@ -263,33 +326,50 @@ int sp_bus_server_new(const struct sp_bus_server_options *opt, struct sp_bus_ser
 	return 0;
 }
 
+int sp_bus_server_renew(struct sp_bus_server *s, enum sp_bus_domain domain)
+{
+	int err = 0;
+	s->counters.renewed++;
+	for (int i = 0; i < N_SOCKETS; i++) {
+		if (kinds[i].domain != domain || s->ends[i].fd < 0)
+			continue;
+		bus_socket_close(&s->ends[i].socket);
+		int e = open_end(s, i);
+		err = err ? err : e;
+	}
+	return err;
+}
+
 void sp_bus_server_free(struct sp_bus_server *s)
 {
 	if (!s)
 		return;
-	bus_socket_close(&s->pub);
-	bus_socket_close(&s->router[SP_BUS_FLEET]);
-	bus_socket_close(&s->router[SP_BUS_ENROL]);
-	bus_socket_close(&s->zap);
+	for (int i = 0; i < N_SOCKETS; i++) {
+		bus_socket_close(&s->ends[i].socket);
+		if (s->ends[i].fd >= 0)
+			close(s->ends[i].fd);
+	}
+	bus_socket_close(&s->zap.socket);
 	if (s->zmq)
 		zmq_ctx_term(s->zmq);
+	sp_budget_free(s->handshakes);
 	sodium_memzero(&s->keys, sizeof(s->keys));
 	free(s);
 }
 
 const char *sp_bus_server_router(const struct sp_bus_server *s)
 {
-	return s->at_router;
+	return s->ends[ROUTER].at;
 }
 
 const char *sp_bus_server_publisher(const struct sp_bus_server *s)
 {
-	return s->at_pub;
+	return s->ends[PUB].at;
 }
 
 const char *sp_bus_server_enrol(const struct sp_bus_server *s)
 {
-	return s->at_enrol;
+	return s->ends[ENROL].at;
 }
 
 const struct sp_bus_server_counters *sp_bus_server_counters(const struct sp_bus_server *s)

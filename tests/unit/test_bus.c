@@ -32,6 +32,7 @@ struct world {
 	struct sp_bus_server *s;
 	const struct end *known[4]; // their keys may join
 	bool enrol_open;
+	const char *address; // of the peers; NULL: 127.0.0.1
 	unsigned messages;
 	char from[SP_BUS_NAME_MAX], last[64];
 	size_t last_len;
@@ -60,10 +61,10 @@ static bool identify(void *ctx, const uint8_t *key, char *ret)
 	return false;
 }
 
-static bool may_enrol(void *ctx, const char *address)
+static enum sp_bus_verdict may_enrol(void *ctx, const char *address)
 {
 	assert_string_equal(address, "127.0.0.1");
-	return ((struct world *)ctx)->enrol_open;
+	return ((struct world *)ctx)->enrol_open ? SP_BUS_ADMIT : SP_BUS_REFUSE;
 }
 
 static void server_message(void *ctx, const struct sp_bus_peer *from, const void *data,
@@ -72,7 +73,7 @@ static void server_message(void *ctx, const struct sp_bus_peer *from, const void
 	struct world *w = ctx;
 	w->messages++;
 	w->domain = from->domain;
-	assert_string_equal(from->address, "127.0.0.1");
+	assert_string_equal(from->address, w->address ? w->address : "127.0.0.1");
 	snprintf(w->from, sizeof(w->from), "%s", from->name);
 	w->last_len = len;
 	snprintf(w->last, sizeof(w->last), "%.*s", len < 60 ? (int)len : 60,
@@ -325,6 +326,36 @@ static void a_message_over_the_limit_costs_its_sender_the_link(void **state)
 	teardown(&w);
 }
 
+// A DEALER of whoever wrote it: `e`'s key, a routing id of its choice.
+struct rogue {
+	void *ctx, *z;
+};
+
+static struct rogue rogue(const struct world *w, const struct end *e, const void *id,
+			  size_t id_len)
+{
+	struct rogue r = {.ctx = zmq_ctx_new()};
+	r.z = zmq_socket(r.ctx, ZMQ_DEALER);
+	assert_non_null(r.z);
+	assert_int_equal(zmq_setsockopt(r.z, ZMQ_CURVE_SERVERKEY, w->keys.public_key, 32),
+			 0);
+	assert_int_equal(zmq_setsockopt(r.z, ZMQ_CURVE_PUBLICKEY, e->keys.public_key, 32),
+			 0);
+	assert_int_equal(zmq_setsockopt(r.z, ZMQ_CURVE_SECRETKEY, e->keys.secret_key, 32),
+			 0);
+	if (id_len)
+		assert_int_equal(zmq_setsockopt(r.z, ZMQ_ROUTING_ID, id, id_len), 0);
+	assert_int_equal(zmq_setsockopt(r.z, ZMQ_LINGER, &(int){0}, sizeof(int)), 0);
+	assert_int_equal(zmq_connect(r.z, sp_bus_server_router(w->s)), 0);
+	return r;
+}
+
+static void rogue_done(struct rogue *r)
+{
+	zmq_close(r->z);
+	zmq_ctx_term(r->ctx);
+}
+
 static void what_is_no_single_frame_is_counted_and_dropped(void **state)
 {
 	struct world w;
@@ -332,26 +363,170 @@ static void what_is_no_single_frame_is_counted_and_dropped(void **state)
 	(void)state;
 	setup(&w);
 	w.known[0] = &a;
-	void *ctx = zmq_ctx_new(), *z = zmq_socket(ctx, ZMQ_DEALER);
-	assert_int_equal(zmq_setsockopt(z, ZMQ_CURVE_SERVERKEY, w.keys.public_key, 32),
-			 0);
-	assert_int_equal(zmq_setsockopt(z, ZMQ_CURVE_PUBLICKEY, a.keys.public_key, 32),
-			 0);
-	assert_int_equal(zmq_setsockopt(z, ZMQ_CURVE_SECRETKEY, a.keys.secret_key, 32),
-			 0);
 	// a name of its own choice proves nothing
-	assert_int_equal(zmq_setsockopt(z, ZMQ_ROUTING_ID, "worker:n1/0", 11), 0);
-	assert_int_equal(zmq_connect(z, sp_bus_server_router(w.s)), 0);
-	assert_int_equal(zmq_send(z, "a", 1, ZMQ_SNDMORE), 1);
-	assert_int_equal(zmq_send(z, "b", 1, 0), 1);
-	assert_int_equal(zmq_send(z, "c", 1, 0), 1);
+	struct rogue r = rogue(&w, &a, "worker:n1/0", 11);
+	assert_int_equal(zmq_send(r.z, "a", 1, ZMQ_SNDMORE), 1);
+	assert_int_equal(zmq_send(r.z, "b", 1, 0), 1);
+	assert_int_equal(zmq_send(r.z, "c", 1, 0), 1);
 	WAIT(&w, w.messages);
 	assert_string_equal(w.last, "c");
 	assert_string_equal(w.from, "worker:n0/0");
 	assert_int_equal(sp_bus_server_counters(w.s)->malformed, 1);
-	zmq_setsockopt(z, ZMQ_LINGER, &(int){0}, sizeof(int));
-	zmq_close(z);
-	zmq_ctx_term(ctx);
+	rogue_done(&r);
+	teardown(&w);
+}
+
+static void who_claims_the_route_of_another_gets_none_of_its_answers(void **state)
+{
+	struct world w;
+	struct end a = {.keys = make_keys()}, thief = {.keys = make_keys()};
+	char stolen[8];
+	(void)state;
+	setup(&w);
+	w.known[0] = &a;
+	w.known[1] = &thief;
+	join(&w, &a);
+	WAIT(&w, a.ups);
+	assert_int_equal(sp_bus_client_send(a.c, "mine", 4), 0);
+	WAIT(&w, w.messages == 1);
+	struct rogue r = rogue(&w, &thief, w.route, w.route_len);
+	assert_int_equal(zmq_send(r.z, "no, mine", 8, 0), 8);
+	WAIT(&w, sp_bus_server_counters(w.s)->handshakes_ok >= 3);
+	assert_int_equal(sp_bus_client_send(a.c, "still mine", 10), 0);
+	WAIT(&w, strcmp(w.last, "still mine") == 0);
+	assert_string_equal(w.from, "worker:n0/0");
+	assert_int_equal(sp_bus_send(w.s, SP_BUS_FLEET, w.route, w.route_len, "yes", 3),
+			 0);
+	WAIT(&w, a.messages == 1);
+	assert_int_equal(zmq_recv(r.z, stolen, sizeof(stolen), ZMQ_DONTWAIT), -1);
+	assert_int_equal(w.messages, 2); // the thief's word was not heard either
+	rogue_done(&r);
+	sp_bus_client_free(a.c);
+	teardown(&w);
+}
+
+static void the_routes_of_a_server_are_not_those_of_the_last(void **state)
+{
+	uint8_t routes[3][SP_BUS_ROUTE_MAX] = {{0}};
+	(void)state;
+	for (int i = 0; i < 3; i++) {
+		struct world w;
+		struct end a = {.keys = make_keys()};
+		setup(&w);
+		w.known[0] = &a;
+		join(&w, &a);
+		WAIT(&w, a.ups);
+		assert_int_equal(sp_bus_client_send(a.c, "x", 1), 0);
+		WAIT(&w, w.messages == 1);
+		assert_int_equal(w.route_len, 5);
+		memcpy(routes[i], w.route, w.route_len);
+		sp_bus_client_free(a.c);
+		teardown(&w);
+	}
+	assert_memory_not_equal(routes[0], routes[1], 5);
+	assert_memory_not_equal(routes[1], routes[2], 5);
+}
+
+static void a_key_that_connects_too_often_is_put_off_and_no_other_is(void **state)
+{
+	struct world w;
+	struct end a = {.keys = make_keys()}, b = {.keys = make_keys()};
+	(void)state;
+	setup(&w);
+	w.known[0] = &a;
+	w.known[1] = &b;
+	const struct sp_bus_server_counters *n = sp_bus_server_counters(w.s);
+	for (uint64_t i = 1; i <= SP_BUS_KEY_BURST + 2; i++) {
+		struct rogue r = rogue(&w, &a, NULL, 0);
+		WAIT(&w, n->handshakes_ok + n->handshakes_later >= i);
+		rogue_done(&r);
+	}
+	assert_true(n->handshakes_later > 0);
+	join(&w, &b);
+	WAIT(&w, b.ups);
+	sp_bus_client_free(b.c);
+	teardown(&w);
+}
+
+static void renewing_cuts_off_whoever_is_known_no_more_and_nobody_else(void **state)
+{
+	struct world w;
+	struct end a = {.keys = make_keys()}, b = {.keys = make_keys()};
+	(void)state;
+	setup(&w);
+	w.known[0] = &a;
+	w.known[1] = &b;
+	join(&w, &a);
+	join(&w, &b);
+	do {
+		sp_bus_publish(w.s, 'D', "digest", 6);
+		assert_int_equal(sp_loop_turn(w.loop, true), 0);
+	} while (!a.published || !b.published || !a.ups || !b.ups);
+	w.known[0] = NULL;
+	assert_int_equal(sp_bus_server_renew(w.s, SP_BUS_FLEET), 0);
+	WAIT(&w, b.ups == 2 && a.downs && strcmp(a.why, "refused") == 0);
+	assert_int_equal(a.ups, 1);
+	assert_int_equal(sp_bus_client_send(b.c, "back", 4), 0);
+	WAIT(&w, w.messages == 1);
+	unsigned heard = a.published;
+	b.published = 0;
+	do {
+		sp_bus_publish(w.s, 'R', "secret", 6);
+		assert_int_equal(sp_loop_turn(w.loop, true), 0);
+	} while (!b.published);
+	assert_string_equal(b.last, "secret");
+	assert_int_equal(a.published, heard);
+	sp_bus_client_free(a.c);
+	sp_bus_client_free(b.c);
+	teardown(&w);
+}
+
+static void one_blob_goes_to_many(void **state)
+{
+	struct world w;
+	struct end all[3];
+	struct sp_bus_blob *blob;
+	(void)state;
+	setup(&w);
+	assert_int_equal(sp_bus_blob_new("the same", 8, &blob), 0);
+	assert_int_equal(sp_bus_blob_len(blob), 8);
+	for (unsigned i = 0; i < 3; i++) {
+		all[i] = (struct end){.keys = make_keys()};
+		w.known[i] = &all[i];
+		join(&w, &all[i]);
+		WAIT(&w, all[i].ups);
+		assert_int_equal(sp_bus_client_send(all[i].c, "x", 1), 0);
+		WAIT(&w, w.messages == i + 1);
+		assert_int_equal(
+			sp_bus_send_blob(w.s, SP_BUS_FLEET, w.route, w.route_len, blob),
+			0);
+	}
+	sp_bus_blob_free(blob);
+	for (unsigned i = 0; i < 3; i++) {
+		WAIT(&w, all[i].messages == 1);
+		assert_string_equal(all[i].last, "the same");
+		sp_bus_client_free(all[i].c);
+	}
+	teardown(&w);
+}
+
+static void links_go_over_ipv6_too(void **state)
+{
+	struct world w = {.keys = make_keys()};
+	struct end a = {.keys = make_keys()};
+	(void)state;
+	assert_int_equal(sp_loop_new(&w.loop), 0);
+	start_server(&w, "tcp://[::1]:*", "tcp://[::]:*");
+	assert_non_null(strstr(sp_bus_server_router(w.s), "tcp://[::1]:"));
+	w.address = "::1";
+	w.known[0] = &a;
+	struct sp_bus_address to = address(&w);
+	to.publisher[0] = '\0';
+	join_at(&w, &a, &to, 1, 0);
+	WAIT(&w, a.ups);
+	assert_int_equal(sp_bus_client_send(a.c, "six", 3), 0);
+	WAIT(&w, w.messages == 1);
+	sp_bus_client_free(a.c);
 	teardown(&w);
 }
 
@@ -432,6 +607,9 @@ static void an_address_in_use_is_named(void **state)
 					  .ctx = &w};
 	assert_int_equal(sp_bus_server_new(&o, &s, why, sizeof(why)), -EADDRINUSE);
 	assert_non_null(strstr(why, sp_bus_server_router(w.s)));
+	o.router = "tcp://localhost";
+	assert_int_equal(sp_bus_server_new(&o, &s, why, sizeof(why)), SP_E_MALFORMED);
+	assert_non_null(strstr(why, "tcp://localhost"));
 	teardown(&w);
 }
 
@@ -447,6 +625,12 @@ int main(void)
 		T(strangers_reach_enrolment_only_and_only_while_it_is_open),
 		T(a_message_over_the_limit_costs_its_sender_the_link),
 		T(what_is_no_single_frame_is_counted_and_dropped),
+		T(who_claims_the_route_of_another_gets_none_of_its_answers),
+		T(the_routes_of_a_server_are_not_those_of_the_last),
+		T(a_key_that_connects_too_often_is_put_off_and_no_other_is),
+		T(renewing_cuts_off_whoever_is_known_no_more_and_nobody_else),
+		T(one_blob_goes_to_many),
+		T(links_go_over_ipv6_too),
 		T(a_server_that_comes_back_is_found_again),
 		T(with_a_dead_server_the_next_is_tried),
 		T(a_peer_that_is_gone_is_told),

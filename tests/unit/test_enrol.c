@@ -52,11 +52,11 @@ static bool nobody(void *ctx, const uint8_t *key, char *ret)
 	return false;
 }
 
-static bool anybody(void *ctx, const char *address)
+static enum sp_bus_verdict anybody(void *ctx, const char *address)
 {
 	(void)ctx;
 	(void)address;
-	return true;
+	return SP_BUS_ADMIT;
 }
 
 static void on_message(void *ctx, const struct sp_bus_peer *from, const void *data,
