@@ -43,12 +43,13 @@ static const struct sp_conf_key keys[] = {
 	{.name = "keys.fleet",
 	 .type = SP_CONF_STRINGS,
 	 .offset = AT(keys.fleet),
+	 .not_a_path = "sallyport-",
 	 .min = 1,
 	 .max = 8,
 	 .required = true,
 	 .reloadable = true,
 	 .example = "/etc/sallyport/signing.pub",
-	 .help = "Public signing keys that are trusted: absolute paths, or the keys "
+	 .help = "Public signing keys that are trusted: files, or the keys "
 		 "themselves"},
 	{.name = "pass",
 	 .type = SP_CONF_PATH,

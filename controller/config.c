@@ -50,10 +50,11 @@ static const struct sp_conf_key keys[] = {
 	{.name = "keys.trusted",
 	 .type = SP_CONF_STRINGS,
 	 .offset = AT(keys.trusted),
+	 .not_a_path = "sallyport-",
 	 .max = SP_SIGNED_KEYS_MAX - 1,
 	 .example = "/etc/sallyport/other.pub",
-	 .help = "Public signing keys of the fleet's other controllers: absolute paths, "
-		 "or the keys themselves"},
+	 .help = "Public signing keys of the fleet's other controllers: files, or the "
+		 "keys themselves"},
 
 	{.name = "redis.address",
 	 .type = SP_CONF_STRING,

@@ -62,7 +62,9 @@ struct sp_conf_key {
 	const char *unit;                  // of an INT, for people; or NULL
 	const char *const *words;          // ENUM: ends in NULL
 	const struct sp_conf_table *items; // TABLES
-	const char *example;               // for the default file, where there is no def
+	// STRINGS: entries that do not begin with this are paths, as PATH; NULL: none is.
+	const char *not_a_path;
+	const char *example; // for the default file, where there is no def
 	bool reloadable;
 	bool required;    // must be in the file
 	const char *help; // one line, no full stop

@@ -214,7 +214,10 @@ static char *parse_text(const struct sp_conf_key *k, const char *text, size_t le
 		refuse(k, text, len, "is empty", why);
 		return NULL;
 	}
-	if (k->type == SP_CONF_PATH && folder && text[0] != '/') {
+	bool path = k->type == SP_CONF_PATH ||
+		    (k->not_a_path &&
+		     strncmp(text, k->not_a_path, strlen(k->not_a_path)) != 0);
+	if (path && folder && text[0] != '/') {
 		if (asprintf(&copy, "%s/%s", folder, text) < 0)
 			copy = NULL;
 	} else {
@@ -246,9 +249,9 @@ void *conf_value_append(const struct sp_conf_key *k, void *field)
 }
 
 static bool append_string(const struct sp_conf_key *k, struct sp_conf_strings *f,
-			  const char *text, size_t len, char *why)
+			  const char *text, size_t len, const char *folder, char *why)
 {
-	char *copy = parse_text(k, text, len, NULL, why);
+	char *copy = parse_text(k, text, len, folder, why);
 	char **slot = copy ? grow((void **)&f->v, f->n, sizeof(*f->v)) : NULL;
 	if (!slot) {
 		if (copy)
@@ -304,7 +307,7 @@ bool conf_value_set(const struct sp_conf_key *k, const char *text, size_t len,
 	case SP_CONF_ENUM:
 		return parse_enum(k, text, len, field, why);
 	case SP_CONF_STRINGS:
-		return append_string(k, field, text, len, why);
+		return append_string(k, field, text, len, folder, why);
 	case SP_CONF_ADDRESSES:
 		return append_address(k, field, text, len, why);
 	case SP_CONF_TABLES:
@@ -325,7 +328,7 @@ bool conf_value_default(const struct sp_conf_key *k, const char *folder, void *f
 	for (const char *p = k->def; *p; p += strspn(p, ", ")) {
 		size_t len = strcspn(p, ",");
 		snprintf(item, sizeof(item), "%.*s", (int)len, p);
-		if (!conf_value_set(k, item, strlen(item), NULL, field, why))
+		if (!conf_value_set(k, item, strlen(item), folder, field, why))
 			return false;
 		p += len;
 	}

@@ -81,11 +81,12 @@ static const struct sp_conf_key keys[] = {
 	{.name = "keys.fleet",
 	 .type = SP_CONF_STRINGS,
 	 .offset = AT(keys.fleet),
+	 .not_a_path = "sallyport-",
 	 .min = 1,
 	 .max = 8,
 	 .reloadable = true,
 	 .example = "/etc/sallyport/signing.pub",
-	 .help = "Public signing keys that are trusted: absolute paths, or the keys "
+	 .help = "Public signing keys that are trusted: files, or the keys "
 		 "themselves; goes with config"},
 	{.name = "config",
 	 .type = SP_CONF_PATH,

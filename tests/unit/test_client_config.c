@@ -43,6 +43,18 @@ static void by_default_it_listens_on_loopback_alone(void **state)
 	cli_config_free(c);
 }
 
+static void trusted_keys_are_files_beside_the_config_or_the_keys_themselves(void **state)
+{
+	(void)state;
+	struct cli_config *c = parse("keys.fleet: [a.pub, /b.pub, sallyport-signing-"
+				     "public:x]\npass: p\nexits: e\n");
+	assert_non_null(c);
+	assert_string_equal(c->keys.fleet.v[0], "/folder/a.pub");
+	assert_string_equal(c->keys.fleet.v[1], "/b.pub");
+	assert_string_equal(c->keys.fleet.v[2], "sallyport-signing-public:x");
+	cli_config_free(c);
+}
+
 static void another_address_needs_allow_remote(void **state)
 {
 	static const char *const open[] = {
@@ -107,6 +119,8 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(every_default_and_example_is_valid),
 		cmocka_unit_test(by_default_it_listens_on_loopback_alone),
+		cmocka_unit_test(
+			trusted_keys_are_files_beside_the_config_or_the_keys_themselves),
 		cmocka_unit_test(another_address_needs_allow_remote),
 		cmocka_unit_test(a_name_cannot_be_listened_on),
 		cmocka_unit_test(nowhere_to_listen_is_an_error),

@@ -38,6 +38,7 @@ static void the_least_file_loads_with_the_defaults(void **state)
 	assert_int_equal(c->limits.stale_ms, 600000);
 	assert_int_equal(c->limits.memory_bytes, 256 << 20);
 	assert_string_equal(c->keys.secret, "/etc/x/s");
+	assert_string_equal(c->keys.fleet.v[0], "/etc/x/f");
 	assert_int_equal(c->listen.tcp.n, 1);
 	assert_int_equal(c->listen.tcp.v[0].port, 7000);
 	sp_conf_free(&wrk_config_table, c);
