@@ -10,19 +10,22 @@
 
 #include <sodium.h>
 
+#include "lib/enroltoken.h"
 #include "lib/file.h"
 #include "lib/log.h"
 #include "lib/version.h"
 #include "worker/agent.h"
+#include "worker/enrol.h"
 #include "worker/worker.h"
 
 #define CONFIG_DEFAULT "/etc/sallyport/worker.yaml"
 
-enum action { RUN, CHECK, DUMP, INIT, REFERENCE };
+enum action { RUN, CHECK, DUMP, INIT, ENROLL, REFERENCE };
 
 struct args {
 	enum action action;
 	const char *config;
+	const char *token; // of ENROLL; "-": on standard input
 };
 
 static const char usage[] =
@@ -33,15 +36,22 @@ static const char usage[] =
 	"       sallyport-worker [-c FILE] --dump-config   print what holds\n"
 	"       sallyport-worker [-c FILE] init            write a commented config "
 	"file\n"
+	"       sallyport-worker [-c FILE] enroll --token TEXT\n"
+	"                                                  join a fleet: make keys here, "
+	"fill control.folder\n"
 	"       sallyport-worker --help | --version\n"
 	"\n"
 	"  -c, --config FILE   default " CONFIG_DEFAULT "\n"
+	"      --token TEXT    as sallyportctl enroll printed it; -: read it from "
+	"standard "
+	"input\n"
 	"\n"
 	"signals: HUP  read the config, certificate and signed config again\n"
 	"         TERM drain: no new sessions, streams may finish; a second TERM ends at "
 	"once\n"
-	"exit status: 0 ended in order; 64 usage; 70 internal; 73 cannot write; 78 "
-	"config\n";
+	"exit status: 0 ended in order; 64 usage; 69 no controller answered; 70 "
+	"internal;\n"
+	"             73 cannot write; 77 the token was refused; 78 config\n";
 
 // -1: go on; else the exit status.
 static int parse_args(int argc, char **argv, struct args *ret)
@@ -51,6 +61,7 @@ static int parse_args(int argc, char **argv, struct args *ret)
 		{"check", no_argument, NULL, 'k'},
 		{"dump-config", no_argument, NULL, 'd'},
 		{"reference", no_argument, NULL, 'r'},
+		{"token", required_argument, NULL, 't'},
 		{"help", no_argument, NULL, 'h'},
 		{"version", no_argument, NULL, 'v'},
 		{0},
@@ -73,10 +84,17 @@ static int parse_args(int argc, char **argv, struct args *ret)
 			ret->action = DUMP;
 		else if (c == 'r')
 			ret->action = REFERENCE;
+		else if (c == 't')
+			ret->token = optarg;
 		else
 			goto wrong;
 	}
-	if (optind == argc)
+	bool enroll = optind + 1 == argc && !strcmp(argv[optind], "enroll");
+	if (enroll != (ret->token != NULL))
+		goto wrong;
+	if (enroll)
+		ret->action = ENROLL;
+	if (enroll || optind == argc)
 		return -1;
 	if (optind + 1 == argc && !strcmp(argv[optind], "init")) {
 		ret->action = INIT;
@@ -109,6 +127,36 @@ static int write_default(const char *path)
 	       "--check\n",
 	       path);
 	return EX_OK;
+}
+
+// One line of standard input. False: none.
+static bool read_token(char *buf, size_t cap)
+{
+	if (!fgets(buf, (int)cap, stdin))
+		return false;
+	buf[strcspn(buf, "\r\n")] = '\0';
+	return true;
+}
+
+static int enroll(const struct args *args, const struct wrk_config *cfg)
+{
+	char why[SP_WHY_MAX], line[SP_ENROLTOKEN_TEXT_MAX] = "";
+	const char *token = args->token;
+	if (!strcmp(token, "-"))
+		token = read_token(line, sizeof(line)) ? line : "";
+	int err = wrk_enrol(cfg, token, why, sizeof(why));
+	sodium_memzero(line, sizeof(line));
+	if (!err) {
+		printf("enrolled as %s/%d; keys and addresses are in %s\n", cfg->node,
+		       (int)cfg->worker, cfg->control.folder);
+		return EX_OK;
+	}
+	fprintf(stderr, "sallyport-worker: %s\n", why);
+	return err == SP_E_AUTH        ? EX_NOPERM
+	       : err == -ETIMEDOUT     ? EX_UNAVAILABLE
+	       : err == SP_E_CONFIG    ? EX_CONFIG
+	       : err == SP_E_MALFORMED ? EX_USAGE
+				       : EX_CANTCREAT;
 }
 
 // Raises the limit of descriptors to what is allowed, and keeps secrets out of cores.
@@ -146,7 +194,9 @@ static int with_config(const struct args *args)
 		return EX_CONFIG;
 	}
 	int status = EX_CONFIG;
-	if (args->action == DUMP) {
+	if (args->action == ENROLL) {
+		status = enroll(args, cfg);
+	} else if (args->action == DUMP) {
 		status = sp_conf_dump(&wrk_config_table, cfg, stdout) ? EX_IOERR : EX_OK;
 	} else if (wrk_identity_load(cfg, &id, why, sizeof(why))) {
 		char at[2 * SP_WHY_MAX];
