@@ -416,7 +416,7 @@ static void dial_link(struct sp_probe *p)
 	const struct sp_probe_who *who = p->opt.who;
 	struct sp_link_dial d = {
 		.carrier = {.kind = p->dial.kind, .ready = p->carrier},
-		.worker_public = p->opt.worker_public,
+		.worker_public = p->worker_public,
 		.device_secret = who->device_secret,
 		.device_public = who->device_public,
 		.pass = who->pass,
@@ -639,8 +639,11 @@ int sp_probe_start(struct sp_probe_seat *seat, const struct sp_probe_options *op
 	if (opt->target)
 		p->target = *opt->target;
 	p->dial.kind = opt->carrier->kind;
-	p->dial.server_name =
-		opt->carrier->server_name[0] ? opt->carrier->server_name : NULL;
+	memcpy(p->worker_public, opt->worker_public, sizeof(p->worker_public));
+	strcpy(p->server_name, opt->carrier->server_name);
+	p->dial.server_name = p->server_name[0] ? p->server_name : NULL;
+	p->opt.carrier = NULL;
+	p->opt.worker_public = NULL;
 	p->dial.tls = opt->tls;
 	p->tell.run = on_tell;
 	p->reap.run = on_reap;

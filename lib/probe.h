@@ -64,9 +64,9 @@ struct sp_probe_who { // which device probes; outlives the probe
 };
 
 struct sp_probe_options {
-	const struct sp_fleet_carrier *carrier; // outlives the probe
-	struct sp_tls *tls;                     // of a tls carrier; likewise
-	const uint8_t *worker_public;           // 32 bytes; likewise
+	const struct sp_fleet_carrier *carrier; // copied
+	struct sp_tls *tls;                     // of a tls carrier; outlives the probe
+	const uint8_t *worker_public;           // 32 bytes; copied
 	const struct sp_probe_who *who;
 	const struct sp_target *target; // NULL: no stream; copied
 	enum sp_rung top;               // not climbed any more; with no target: STREAM

@@ -46,6 +46,8 @@ struct sp_probe {
 	struct sp_probe_seat *seat; // NULL: it had its turn
 	struct sp_probe_options opt;
 	struct sp_target target;
+	uint8_t worker_public[32];
+	char server_name[SP_NAME_MAX + 1];
 	struct sp_probe_result res;
 	struct sp_lookup *lookup;
 	struct sp_carrier *carrier;
