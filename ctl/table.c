@@ -1,4 +1,5 @@
 // The table of verbs and options, of which help, completion and parsing are made.
+#include "ctl/remote.h"
 #include "ctl/verbs.h"
 
 #define OUTPUT(help_)                                                                    \
@@ -204,7 +205,138 @@ static const struct ctl_option quickstart_options[] = {
 	{0},
 };
 
+#define SOCKET                                                                           \
+	{                                                                                \
+		.name = "socket", .arg = "PATH", .def = CTL_SOCKET_DEFAULT,              \
+		.help = "The controller's, before " CTL_SOCKET_ENV                       \
+	}
+#define DRY_RUN                                                                          \
+	{                                                                                \
+		.name = "dry-run", .help = "Show what would change and change nothing"   \
+	}
+#define ANYWAY(help_)                                                                    \
+	{                                                                                \
+		.name = "force", .help = help_                                           \
+	}
+
+static const struct ctl_option remote_options[] = {SOCKET, {0}};
+
+static const struct ctl_option apply_options[] = {
+	{.name = "file",
+	 .letter = 'f',
+	 .arg = "FILE",
+	 .required = true,
+	 .help = "The fleet file"},
+	DRY_RUN,
+	ANYWAY("Also if no node is left"),
+	SOCKET,
+	{0},
+};
+
+static const struct ctl_option diff_options[] = {
+	{.name = "file",
+	 .letter = 'f',
+	 .arg = "FILE",
+	 .help = "What applying this fleet file would change"},
+	SOCKET,
+	{0},
+};
+
+static const struct ctl_option rollback_options[] = {
+	DRY_RUN,
+	ANYWAY("Also if there were no nodes then"),
+	SOCKET,
+	{0},
+};
+
+static const struct ctl_option get_options[] = {
+	{.name = "limit", .arg = "N", .help = "So many of the newest"},
+	SOCKET,
+	{0},
+};
+
+static const struct ctl_option lease_options[] = {
+	{.name = "for",
+	 .arg = "DURATION",
+	 .def = "1h",
+	 .help = "When it ends by itself: 30m, 2h, 1d"},
+	{.name = "reason", .arg = "TEXT", .help = "Why, for colleagues"},
+	ANYWAY("Also beyond the share of a region that may be out"),
+	SOCKET,
+	{0},
+};
+
+static const struct ctl_option revoke_options[] = {
+	{.name = "user",
+	 .arg = "NAME",
+	 .help = "All passes of the user made so far, and the tokens"},
+	{.name = "device",
+	 .arg = "PUB",
+	 .help = "A device, by the text of its public key"},
+	{.name = "serial", .arg = "HEX", .help = "One pass"},
+	{.name = "keep-tokens", .help = "The user's clients may fetch new passes"},
+	ANYWAY("Also a user that is not in the fleet file any more"),
+	SOCKET,
+	{0},
+};
+
+static const struct ctl_option token_options[] = {
+	{.name = "valid",
+	 .arg = "DURATION",
+	 .help = "When it expires; without: when it is dropped or its user revoked"},
+	SOCKET,
+	{0},
+};
+
+static const struct ctl_option enroll_options[] = {
+	{.name = "node", .arg = "NAME", .help = "Node of the fleet file, NAME or NAME/N"},
+	{.name = "vantage", .arg = "NAME", .help = "A health checker instead of a node"},
+	{.name = "region", .arg = "NAME", .help = "Where the health checker is"},
+	{.name = "valid",
+	 .arg = "DURATION",
+	 .def = "1h",
+	 .help = "How long the token may be used, once"},
+	ANYWAY("Also if it is enrolled already: its old keys end"),
+	SOCKET,
+	{0},
+};
+
 static const struct ctl_verb verbs[] = {
+	{"apply", NULL, "", 0, 0, "Make the fleet what a fleet file says", apply_options,
+	 ctl_apply},
+	{"diff", NULL, "[FROM [TO]]", 0, 2,
+	 "Show what changed between revisions, or would by a file", diff_options,
+	 ctl_diff},
+	{"rollback", NULL, "SEQUENCE", 1, 1, "Declare again what a revision declared",
+	 rollback_options, ctl_rollback},
+	{"status", NULL, "", 0, 0, "Show where the controller stands", remote_options,
+	 ctl_status},
+	{"get nodes", NULL, "", 0, 0, "List the nodes", remote_options, ctl_get_list},
+	{"get users", NULL, "", 0, 0, "List the users", remote_options, ctl_get_list},
+	{"get sessions", NULL, "", 0, 0, "List what sessions there are", remote_options,
+	 ctl_get_list},
+	{"get revisions", NULL, "", 0, 0, "List the newest revisions", get_options,
+	 ctl_get_list},
+	{"get events", NULL, "", 0, 0, "List the newest events", get_options,
+	 ctl_get_list},
+	{"get leases", NULL, "", 0, 0, "List nodes that are cordoned or draining",
+	 remote_options, ctl_get_list},
+	{"get tokens", NULL, "", 0, 0, "List users' tokens, never their text",
+	 remote_options, ctl_get_list},
+	{"cordon", NULL, "NODE", 1, 1, "Send no new clients to a node", lease_options,
+	 ctl_lease},
+	{"drain", NULL, "NODE", 1, 1, "Send a node's clients elsewhere", lease_options,
+	 ctl_lease},
+	{"undrain", "uncordon", "NODE", 1, 1, "End its lease before its time",
+	 remote_options, ctl_undrain},
+	{"revoke", NULL, "", 0, 0, "End sessions and passes of a user, device or pass",
+	 revoke_options, ctl_revoke},
+	{"token make", NULL, "USER", 1, 1, "Make a token for a user's clients",
+	 token_options, ctl_token_make},
+	{"token drop", NULL, "ID", 1, 1, "Make a token worthless", remote_options,
+	 ctl_token_drop},
+	{"enroll", "enrol", "", 0, 0, "Print a one-time token for a new node",
+	 enroll_options, ctl_enroll},
 	{"keys signing", "keys sign", "", 0, 0,
 	 "Make the key that signs configs and passes", keys_options, ctl_keys_make},
 	{"keys worker", "keys node", "", 0, 0, "Make the static key of a worker",
@@ -244,12 +376,12 @@ static const struct ctl_verb verbs[] = {
 const struct ctl_program ctl_program = {
 	.name = "sallyportctl",
 	.verbs = verbs,
-	.epilogue = "sallyportctl --version\n\n"
-		    "exit status: 0 done; 1 read, but not to be trusted; 64 usage; 65 "
-		    "data that "
-		    "does\nnot hold; 66 no such input; 70, 71 internal; 73 cannot write "
-		    "there; "
-		    "74 input or\noutput; 77 permission\n",
+	.epilogue =
+		"sallyportctl --version\n\n"
+		"exit status: 0 done; 1 read, but not to be trusted; 2 refused by a "
+		"rule; 64 usage;\n65 data that does not hold; 66 no such input or "
+		"thing; 69 no controller; 70, 71\ninternal; 73 cannot write there; 74 "
+		"input or output; 75 not now; 77 permission\n",
 };
 
 int ctl_completion(struct ctl_call *call)

@@ -18,6 +18,19 @@ int ctl_config_init(struct ctl_call *call); // the kind is the argument
 
 int ctl_print(struct ctl_call *call);
 int ctl_quickstart(struct ctl_call *call);
+// Of the operator API: fleet.c, access.c.
+int ctl_apply(struct ctl_call *call);
+int ctl_diff(struct ctl_call *call);
+int ctl_rollback(struct ctl_call *call);
+int ctl_status(struct ctl_call *call);
+int ctl_get_list(struct ctl_call *call); // the kind is the verb's second word
+int ctl_lease(struct ctl_call *call);    // cordon, drain: the verb's name
+int ctl_undrain(struct ctl_call *call);
+int ctl_revoke(struct ctl_call *call);
+int ctl_token_make(struct ctl_call *call);
+int ctl_token_drop(struct ctl_call *call);
+int ctl_enroll(struct ctl_call *call);
+
 int ctl_completion(struct ctl_call *call);
 
 extern const struct ctl_program ctl_program; // the table

@@ -5,7 +5,8 @@ import pytest
 
 from harness import BUILD, ROOT
 
-PAGES = {"sallyport-worker": "sallyport-worker.8", "sallyport": "sallyport.1"}
+PAGES = {"sallyport-worker": "sallyport-worker.8", "sallyport": "sallyport.1",
+         "sallyport-controller": "sallyport-controller.8"}
 
 
 @pytest.mark.parametrize("program,page", PAGES.items())
