@@ -96,6 +96,7 @@ def test_an_enrolled_worker_makes_its_keys_and_gets_its_config(lab, ctl, servers
     hello = ctl.wait("hello")
     assert hello["peer"] == "worker:fra1/0" and hello["first"] == f"tcp 127.0.0.1:{w.port}"
     assert ctl.wait("ack")["same"]
+    ctl.wait("put")  # the session's record
     assert w.run("--check").returncode == 0
 
 

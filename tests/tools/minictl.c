@@ -336,8 +336,31 @@ static void on_message(void *ctx, const struct sp_bus_peer *from, const void *da
 		on_telemetry(m->telemetry);
 	} else if (m->body_case == SALLYPORT__FLEET__TO_CONTROLLER__BODY_USAGE) {
 		on_usage(from, m->call, m->usage);
+	} else if (m->body_case == SALLYPORT__FLEET__TO_CONTROLLER__BODY_SESSION_PUT) {
+		on_directory(from, m->call, "put",
+			     SALLYPORT__FLEET__SESSION_RESULT__SESSION_STORED);
+	} else if (m->body_case == SALLYPORT__FLEET__TO_CONTROLLER__BODY_SESSION_ADOPT) {
+		on_directory(from, m->call, "adopt",
+			     SALLYPORT__FLEET__SESSION_RESULT__SESSION_FRESH);
+	} else if (m->body_case == SALLYPORT__FLEET__TO_CONTROLLER__BODY_SESSION_DROP) {
+		on_directory(from, 0, "drop",
+			     SALLYPORT__FLEET__SESSION_RESULT__SESSION_STORED);
 	}
 	sallyport__fleet__to_controller__free_unpacked(m, NULL);
+}
+
+// A directory that has never heard of any session.
+static void on_directory(const struct sp_bus_peer *from, uint64_t call, const char *what,
+			 Sallyport__Fleet__SessionResult result)
+{
+	Sallyport__Fleet__FromController m = SALLYPORT__FLEET__FROM_CONTROLLER__INIT;
+	Sallyport__Fleet__SessionAnswer a = SALLYPORT__FLEET__SESSION_ANSWER__INIT;
+	a.result = result;
+	m.body_case = SALLYPORT__FLEET__FROM_CONTROLLER__BODY_SESSION;
+	m.session = &a;
+	say(json_pack("{s:s}", "event", what));
+	if (call)
+		reply(from, call, &m);
 }
 
 static bool identify(void *ctx, const uint8_t *key, char *ret)
@@ -351,11 +374,11 @@ static bool identify(void *ctx, const uint8_t *key, char *ret)
 	return false;
 }
 
-static bool may_enrol(void *ctx, const char *address)
+static enum sp_bus_verdict may_enrol(void *ctx, const char *address)
 {
 	(void)ctx;
 	(void)address;
-	return true;
+	return SP_BUS_ADMIT;
 }
 
 // ---- commands ----
