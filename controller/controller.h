@@ -15,6 +15,9 @@
 #include "lib/notify.h"
 
 struct con_controller;
+struct con_hub;
+struct con_bus;
+struct con_sessions;
 
 // What a role is to the whole. Any function may be NULL.
 struct con_role {
@@ -39,6 +42,9 @@ struct con_controller {
 	struct con_api *api;
 	struct con_api_fleet api_fleet;
 	struct con_leases *leases;
+	struct con_hub *hub; // role_bus.c
+	struct con_bus *bus;
+	struct con_sessions *sessions; // role_sessions.c
 	struct sp_admin *admin;
 	struct sp_watchdog watchdog;
 	uint64_t started_unix_ms, boot;

@@ -7,6 +7,7 @@
 
 #include "controller/api_access.h"
 #include "controller/controller.h"
+#include "controller/role_sessions.h"
 #include "lib/file.h"
 
 // ---- fleet ----
@@ -27,6 +28,8 @@ static void on_fleet_event(void *ctx, enum con_fleet_event what, const char *tex
 	};
 	struct con_controller *c = ctx;
 	con_events_add(c->events, kinds[what].level, kinds[what].kind, "", "%s", text);
+	if (what == CON_FLEET_SYNCED)
+		con_sessions_redis_up(c);
 }
 
 // What an operator's verb did to one key, as an event. Private keys: users' names are no

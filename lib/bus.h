@@ -86,8 +86,8 @@ struct sp_bus_server_options {
 };
 
 struct sp_bus_server_counters {
-	uint64_t handshakes_ok, handshakes_refused;         // refused: later ones too
-	uint64_t handshakes_later, enrol_refused, enrol_ok; // of them
+	uint64_t handshakes_ok, handshakes_refused; // refused: later ones too
+	uint64_t handshakes_later, enrol_refused, enrol_ok, enrol_later; // of them
 	uint64_t messages, messages_refused; // refused: of a key nobody has any more
 	uint64_t malformed;                  // not the frames that a message has
 	uint64_t sent, send_failed;          // failed: peer gone or its queue full

@@ -70,6 +70,7 @@ static enum sp_bus_verdict judge(void *owner, enum sp_bus_domain domain,
 			v = s->ops->may_enrol(s->ctx, address);
 		s->counters.enrol_ok += v == SP_BUS_ADMIT;
 		s->counters.enrol_refused += v != SP_BUS_ADMIT;
+		s->counters.enrol_later += v == SP_BUS_LATER;
 	} else if (s->ops->identify(s->ctx, key, name)) {
 		v = has_budget(s, key) ? SP_BUS_ADMIT : SP_BUS_LATER;
 	}

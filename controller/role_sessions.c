@@ -1,0 +1,476 @@
+#include "controller/role_sessions.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "controller/directory.h"
+#include "controller/usage_store.h"
+#include "lib/file.h"
+#include "lib/text.h"
+
+#define USERS_MAX   1000000
+#define UNHEARD_MS  10000 // after the start: who has not called yet may live
+#define LIST_MAX    1000  // sessions of one answer
+#define LIST_ASK_MS 500
+#define WORKER      "worker:"
+
+struct con_sessions {
+	struct con_controller *c;
+	struct con_directory *directory;
+	struct con_usage_store *usage;
+	bool load; // the disk was lost: Redis knows more
+};
+
+// ---- what the modules ask ----
+
+static bool quota_of(struct con_controller *c, const char *user,
+		     struct con_usage_quota *ret)
+{
+	char key[SP_STATE_KEY_MAX + 1];
+	snprintf(key, sizeof(key), "user/%s", user);
+	json_t *u = sp_state_get_object(con_fleet_state(c->fleet), key);
+	const char *name = json_string_value(json_object_get(u, "tier"));
+	snprintf(key, sizeof(key), "tier/%s", name ? name : "");
+	json_t *t = sp_state_get_object(con_fleet_state(c->fleet), key);
+	json_t *own = json_object_get(u, "quota_bytes");
+	json_t *bytes = own ? own : json_object_get(t, "quota_bytes");
+	*ret = (struct con_usage_quota){
+		(uint64_t)json_integer_value(bytes),
+		(uint64_t)json_integer_value(json_object_get(t, "quota_period_s"))};
+	json_decref(u);
+	json_decref(t);
+	return ret->bytes > 0;
+}
+
+static bool on_quota(void *ctx, const char *user, struct con_usage_quota *ret)
+{
+	struct con_sessions *s = ctx;
+	return quota_of(s->c, user, ret);
+}
+
+static bool on_quota_left(void *ctx, const char *user, int64_t *ret_left)
+{
+	struct con_sessions *s = ctx;
+	struct con_usage_quota q;
+	if (!quota_of(s->c, user, &q))
+		return false;
+	*ret_left = con_usage_left(con_usage_store_table(s->usage), user, q.bytes);
+	return true;
+}
+
+static enum con_directory_home on_home(void *ctx, const char *worker, uint64_t boot)
+{
+	struct con_sessions *s = ctx;
+	char name[SP_BUS_NAME_MAX];
+	snprintf(name, sizeof(name), WORKER "%s", worker);
+	const struct con_hub_peer *p = con_hub_find(s->c->hub, name);
+	uint64_t up_ms = sp_loop_unix_ms(s->c->loop) - s->c->started_unix_ms;
+	if (!p)
+		return CON_HOME_DEAD; // not of the fleet any more
+	if (p->boot == 0)
+		return up_ms < UNHEARD_MS ? CON_HOME_UNKNOWN : CON_HOME_DEAD;
+	if (p->boot != boot || !p->connected)
+		return CON_HOME_DEAD;
+	return CON_HOME_ALIVE;
+}
+
+static void on_directory_event(void *ctx, enum con_directory_event what,
+			       const char *worker, const char *home, const char *user,
+			       const uint8_t *id)
+{
+	static const struct {
+		const char *kind;
+		enum sp_log_level level;
+	} kinds[] = {
+		[CON_DIRECTORY_OTHER_DEVICE] = {"session-other-device", SP_LOG_WARN},
+		[CON_DIRECTORY_OTHER_USER] = {"session-other-user", SP_LOG_WARN},
+		[CON_DIRECTORY_ADOPTED] = {"session-adopted", SP_LOG_INFO},
+	};
+	struct con_sessions *s = ctx;
+	char hex[33];
+	con_events_add(s->c->events, kinds[what].level, kinds[what].kind, worker,
+		       "session %s of %s, from %s",
+		       sp_hex_encode(id, 16, hex, sizeof(hex)), user, home);
+}
+
+// ---- calls ----
+
+struct waiting { // an answer that is due
+	struct con_sessions *s;
+	struct con_hub_call to;
+};
+
+static struct waiting *wait_for(struct con_sessions *s, const struct con_hub_call *call)
+{
+	struct waiting *w = malloc(sizeof(*w));
+	if (w)
+		*w = (struct waiting){s, *call};
+	else
+		con_hub_refuse(s->c->hub, call, "out of memory", 1000);
+	return w;
+}
+
+static void on_session_answer(void *ctx, const Sallyport__Fleet__SessionAnswer *m)
+{
+	struct waiting *w = ctx;
+	Sallyport__Fleet__FromController out = SALLYPORT__FLEET__FROM_CONTROLLER__INIT;
+	out.body_case = SALLYPORT__FLEET__FROM_CONTROLLER__BODY_SESSION;
+	out.session = (Sallyport__Fleet__SessionAnswer *)(uintptr_t)m;
+	if (w->to.call)
+		(void)!con_hub_answer(w->s->c->hub, &w->to, &out);
+	free(w);
+}
+
+static void on_usage_answer(void *ctx, const Sallyport__Fleet__UsageAnswer *m)
+{
+	struct waiting *w = ctx;
+	Sallyport__Fleet__FromController out = SALLYPORT__FLEET__FROM_CONTROLLER__INIT;
+	out.body_case = SALLYPORT__FLEET__FROM_CONTROLLER__BODY_USAGE;
+	out.usage = (Sallyport__Fleet__UsageAnswer *)(uintptr_t)m;
+	(void)!con_hub_answer(w->s->c->hub, &w->to, &out);
+	free(w);
+}
+
+bool con_sessions_call(struct con_controller *c, const struct con_hub_call *call,
+		       const Sallyport__Fleet__ToController *m)
+{
+	struct con_sessions *s = c->sessions;
+	struct waiting *w;
+	const char *worker = call->name + strlen(WORKER);
+	switch (m->body_case) {
+	case SALLYPORT__FLEET__TO_CONTROLLER__BODY_USAGE:
+	case SALLYPORT__FLEET__TO_CONTROLLER__BODY_SESSION_PUT:
+	case SALLYPORT__FLEET__TO_CONTROLLER__BODY_SESSION_DROP:
+	case SALLYPORT__FLEET__TO_CONTROLLER__BODY_SESSION_ADOPT:
+		break;
+	default:
+		return false;
+	}
+	if (strncmp(call->name, WORKER, strlen(WORKER)) != 0) {
+		con_hub_refuse(c->hub, call, "only workers have sessions", 0);
+		return true;
+	}
+	w = wait_for(s, call);
+	if (!w)
+		return true;
+	if (m->body_case == SALLYPORT__FLEET__TO_CONTROLLER__BODY_USAGE)
+		con_usage_store_report(s->usage, worker, m->usage, on_usage_answer, w);
+	else if (m->body_case == SALLYPORT__FLEET__TO_CONTROLLER__BODY_SESSION_PUT)
+		con_directory_put(s->directory, worker, m->session_put, on_session_answer,
+				  w);
+	else if (m->body_case == SALLYPORT__FLEET__TO_CONTROLLER__BODY_SESSION_DROP)
+		con_directory_drop(s->directory, worker, m->session_drop,
+				   on_session_answer, w);
+	else
+		con_directory_adopt(s->directory, worker, m->session_adopt,
+				    on_session_answer, w);
+	return true;
+}
+
+bool con_sessions_quota_left(struct con_controller *c, const char *user, int64_t *ret)
+{
+	return on_quota_left(c->sessions, user, ret);
+}
+
+// ---- Redis ----
+
+static void on_loaded(void *ctx, bool good)
+{
+	struct con_sessions *s = ctx;
+	s->load = !good;
+	if (good)
+		con_usage_store_redis_up(s->usage);
+}
+
+static void load_totals(struct con_sessions *s)
+{
+	const struct sp_state *state = con_fleet_state(s->c->fleet);
+	size_t n = sp_state_count(state, "user/"), i = 0, at = 0;
+	const char **names = calloc(n ? n : 1, sizeof(*names));
+	struct sp_state_entry e;
+	while (names && i < n && sp_state_next(state, "user/", &at, &e))
+		names[i++] = e.key + strlen("user/");
+	if (names)
+		con_usage_store_load(s->usage, names, i, on_loaded, s);
+	free(names);
+}
+
+void con_sessions_redis_up(struct con_controller *c)
+{
+	if (!c->sessions)
+		return;
+	if (c->sessions->load)
+		load_totals(c->sessions);
+	else
+		con_usage_store_redis_up(c->sessions->usage);
+}
+
+// ---- operator API ----
+
+// GET /v1/sessions: users' live sets first, then a record each. A look for people, of
+// bounded length; not a request of any worker.
+struct listing {
+	struct con_sessions *s;
+	struct con_api_call *call;
+	json_t *list;
+	char **users;
+	size_t n_users, asked, waiting;
+};
+
+static void next_users(struct listing *l);
+
+static void end_listing(struct listing *l)
+{
+	if (l->waiting || l->asked < l->n_users)
+		return;
+	con_api_answer(l->call, 200, l->list);
+	for (size_t i = 0; i < l->n_users; i++)
+		free(l->users[i]);
+	free(l->users);
+	free(l);
+}
+
+static json_t *text_of(const redisReply *r)
+{
+	return r->type == REDIS_REPLY_STRING ? json_stringn(r->str, r->len) : json_null();
+}
+
+struct record_ask {
+	struct listing *l;
+	char id[33];
+};
+
+// h, u, e, r of a session.
+static void on_record(void *ctx, const redisReply *r)
+{
+	struct record_ask *a = ctx;
+	struct listing *l = a->l;
+	if (r && r->type == REDIS_REPLY_ARRAY && r->elements == 4 &&
+	    r->element[3]->type == REDIS_REPLY_STRING) {
+		Sallyport__Fleet__SessionRecord *m =
+			sallyport__fleet__session_record__unpack(
+				NULL, r->element[3]->len,
+				(const uint8_t *)r->element[3]->str);
+		json_t *o = json_pack("{s:s, s:o, s:o, s:o, s:s, s:I}", "id", a->id,
+				      "node", text_of(r->element[0]), "user",
+				      text_of(r->element[1]), "epoch",
+				      text_of(r->element[2]), "tier", m ? m->tier : "",
+				      "flows", (json_int_t)(m ? m->n_flows : 0));
+		if (m)
+			sallyport__fleet__session_record__free_unpacked(m, NULL);
+		if (json_array_append_new(l->list, o))
+			json_decref(o);
+	}
+	free(a);
+	l->waiting--;
+	next_users(l);
+}
+
+static void ask_record(struct listing *l, const uint8_t *id)
+{
+	char key[160];
+	struct record_ask *a = malloc(sizeof(*a));
+	if (!a)
+		return;
+	a->l = l;
+	sp_hex_encode(id, 16, a->id, sizeof(a->id));
+	snprintf(key, sizeof(key), "sp:{%s}:s:%s", l->s->c->cfg->fleet, a->id);
+	const char *argv[] = {"HMGET", key, "h", "u", "e", "r"};
+	size_t len[] = {5, strlen(key), 1, 1, 1, 1};
+	if (con_redis_command(con_fleet_redis(l->s->c->fleet), 6, argv, len, LIST_ASK_MS,
+			      on_record, a))
+		free(a);
+	else
+		l->waiting++;
+}
+
+// Members: device [16], session id [16].
+static void on_live(void *ctx, const redisReply *r)
+{
+	struct listing *l = ctx;
+	l->waiting--;
+	for (size_t i = 0; r && r->type == REDIS_REPLY_ARRAY && i < r->elements &&
+			   json_array_size(l->list) + l->waiting < LIST_MAX;
+	     i++)
+		if (r->element[i]->len == 32)
+			ask_record(l, (const uint8_t *)r->element[i]->str + 16);
+	next_users(l);
+}
+
+static void next_users(struct listing *l)
+{
+	while (l->asked < l->n_users && l->waiting < 64) {
+		char key[256];
+		const char *user = l->users[l->asked++];
+		snprintf(key, sizeof(key), "sp:{%s}:l:%s", l->s->c->cfg->fleet, user);
+		const char *argv[] = {"ZRANGE", key, "0", "256"};
+		size_t len[] = {6, strlen(key), 1, 3};
+		if (json_array_size(l->list) < LIST_MAX &&
+		    con_redis_command(con_fleet_redis(l->s->c->fleet), 4, argv, len,
+				      LIST_ASK_MS, on_live, l) == 0)
+			l->waiting++;
+	}
+	end_listing(l);
+}
+
+static void list_sessions(void *ctx, struct con_api_call *call)
+{
+	struct con_sessions *s = ctx;
+	const struct sp_state *state = con_fleet_state(s->c->fleet);
+	const char *only = con_api_query(call, "user");
+	struct listing *l = calloc(1, sizeof(*l));
+	struct sp_state_entry e;
+	if (!con_redis_is_up(con_fleet_redis(s->c->fleet))) {
+		free(l);
+		con_api_problem(call, 503, "redis-away",
+				"the directory is in Redis, which cannot be reached");
+		return;
+	}
+	size_t n = only ? 1 : sp_state_count(state, "user/");
+	if (l)
+		*l = (struct listing){
+			s, call, json_array(), calloc(n + 1, sizeof(char *)), 0, 0, 0};
+	if (!l || !l->users) {
+		free(l);
+		con_api_error(call, -ENOMEM, "out of memory");
+		return;
+	}
+	if (only)
+		l->users[l->n_users++] = strdup(only);
+	for (size_t at = 0; !only && sp_state_next(state, "user/", &at, &e);)
+		l->users[l->n_users++] = strdup(e.key + strlen("user/"));
+	next_users(l);
+}
+
+static void fill_user(void *ctx, const char *name, json_t *into)
+{
+	struct con_sessions *s = ctx;
+	struct con_usage_sum sum;
+	int64_t left;
+	(void)con_usage_get(con_usage_store_table(s->usage), name, &sum);
+	json_object_set_new(into, "used_up", json_integer((json_int_t)sum.up));
+	json_object_set_new(into, "used_down", json_integer((json_int_t)sum.down));
+	if (on_quota_left(s, name, &left))
+		json_object_set_new(into, "quota_left", json_integer(left));
+}
+
+static const struct con_api_route routes[] = {
+	{"GET", "/v1/sessions", list_sessions},
+	{0},
+};
+
+// ---- the role ----
+
+static int start(struct con_controller *c)
+{
+	static const struct con_directory_ops ops = {on_home, on_quota_left,
+						     on_directory_event};
+	char why[SP_WHY_MAX] = "", *path = con_config_state_path(c->cfg, "usage");
+	struct con_sessions *s = c->sessions = calloc(1, sizeof(*s));
+	if (!s || !path) {
+		free(path);
+		return -ENOMEM;
+	}
+	s->c = c;
+	struct con_directory_options d = {.loop = c->loop,
+					  .fleet = c->cfg->fleet,
+					  .redis = con_fleet_redis(c->fleet),
+					  .ops = &ops,
+					  .ctx = s};
+	struct con_usage_store_options u = {.loop = c->loop,
+					    .path = path,
+					    .fleet = c->cfg->fleet,
+					    .max_users = USERS_MAX,
+					    .redis = con_fleet_redis(c->fleet),
+					    .quota = on_quota,
+					    .ctx = s};
+	int err = con_directory_new(&d, &s->directory);
+	if (!err)
+		err = con_usage_store_new(&u, &s->usage, &s->load, why, sizeof(why));
+	free(path);
+	if (!err)
+		err = con_api_add(c->api, routes, s);
+	if (!err)
+		err = con_api_add_detail(c->api, "user", fill_user, s);
+	if (err)
+		sp_error("controller", "no directory or usage", "error=%s",
+			 *why ? why : sp_strerror(err));
+	return err;
+}
+
+static void stop(struct con_controller *c)
+{
+	struct con_sessions *s = c->sessions;
+	c->sessions = NULL;
+	if (!s)
+		return;
+	if (c->fleet) // ends every command, as the modules want it
+		con_redis_reconnect(con_fleet_redis(c->fleet));
+	con_usage_store_free(s->usage);
+	con_directory_free(s->directory);
+	free(s);
+}
+
+// ---- metrics ----
+
+static void put(struct sp_metrics_writer *w, const char *name, enum sp_metric_type type,
+		const char *help, uint64_t v)
+{
+	struct sp_metric m = {.name = name, .type = type, .help = help};
+	sp_metrics_family(w, &m);
+	sp_metrics_u64(w, v, NULL);
+}
+
+static void put_calls(const struct con_directory_counters *n, struct sp_metrics_writer *w)
+{
+	static const struct sp_metric m = {
+		.name = "sallyport_controller_directory_results",
+		.type = SP_METRIC_COUNTER,
+		.help = "Records of sessions that workers put, dropped or asked for",
+		.labels = {"call", "result"}};
+	const struct {
+		const char *call, *result;
+		uint64_t v;
+	} all[] = {
+		{"put", "stored", n->stored},
+		{"put", "other-home", n->refused_home},
+		{"put", "other-device", n->refused_device},
+		{"put", "old", n->old},
+		{"put", "over-limit", n->over},
+		{"drop", "dropped", n->dropped},
+		{"adopt", "adopted", n->adopted},
+		{"adopt", "fresh", n->fresh},
+		{"adopt", "not-yours", n->not_yours},
+		{"adopt", "home-alive", n->alive},
+		{"adopt", "stale", n->stale},
+	};
+	sp_metrics_family(w, &m);
+	for (size_t i = 0; i < sizeof(all) / sizeof(all[0]); i++)
+		sp_metrics_u64(w, all[i].v, SP_LABELS(all[i].call, all[i].result));
+}
+
+static void metrics(struct con_controller *c, struct sp_metrics_writer *w)
+{
+	const struct con_directory_counters *d =
+		con_directory_counters(c->sessions->directory);
+	const struct con_usage_store_counters *u =
+		con_usage_store_counters(c->sessions->usage);
+	put_calls(d, w);
+	put(w, "sallyport_controller_directory_unavailable", SP_METRIC_COUNTER,
+	    "Directory calls that Redis did not answer in time", d->unavailable);
+	put(w, "sallyport_controller_directory_calls", SP_METRIC_GAUGE,
+	    "Directory calls under way", d->calls);
+	put(w, "sallyport_controller_usage_reports", SP_METRIC_COUNTER,
+	    "Usage reports of workers", u->reports);
+	put(w, "sallyport_controller_usage_reports_not_stored", SP_METRIC_COUNTER,
+	    "Usage reports that could not be kept; they come again", u->not_stored);
+	put(w, "sallyport_controller_usage_late", SP_METRIC_COUNTER,
+	    "Users' totals of workers' boots that had ended", u->late);
+	put(w, "sallyport_controller_usage_copy_failures", SP_METRIC_COUNTER,
+	    "Users' totals that could not be copied to Redis", u->copy_failures);
+}
+
+const struct con_role con_role_sessions = {
+	.name = "sessions", .start = start, .stop = stop, .metrics = metrics};

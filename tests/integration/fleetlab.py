@@ -1,0 +1,227 @@
+"""A whole fleet on loopback: a redis-server of its own, a controller, workers that enrolled,
+health checkers, clients that poll. Everything real; only the addresses are loopback's."""
+
+import contextlib
+import json
+import shutil
+import signal
+import subprocess
+
+import yaml
+from harness import BUILD, SLOW, Client, Process, free_port, http_get, parse_metrics
+from servers import wait_until
+from signed import write_secret
+
+
+class Redis(Process):
+    def __init__(self, lab):
+        self.dir = lab.dir / "redis"
+        self.dir.mkdir()
+        self.socket = self.dir / "s"
+        super().__init__(lab, "redis", [
+            "redis-server", "--port", "0", "--unixsocket", self.socket, "--dir", self.dir,
+            "--save", "", "--appendonly", "no", "--daemonize", "no"])
+
+    def start(self):
+        self.spawn()
+        wait_until(lambda: self.answers() or self._died(), 10 * SLOW, "redis-server answers")
+        return self
+
+    def answers(self):
+        return self.cli("PING") == "PONG"
+
+    def cli(self, *argv):
+        done = subprocess.run(["redis-cli", "-s", self.socket, *map(str, argv)],
+                              capture_output=True, text=True, timeout=10)
+        return done.stdout.strip()
+
+
+class Controller(Process):
+    def __init__(self, lab, **config):
+        self.dir = lab.dir / "controller"
+        self.dir.mkdir()
+        self.socket, self.config_path = self.dir / "api.sock", self.dir / "controller.yaml"
+        ports = [free_port() for _ in range(5)]
+        self.admin, self.endpoint = ports[3], ports[4]
+        for kind in ("signing", "control", "route"):
+            lab.ctl("keys", kind, "-o", self.dir / f"{kind}.key")
+        self.config = {
+            "fleet": "test", "state_dir": "state",
+            "keys": {k: f"{k}.key" for k in ("signing", "control", "route")},
+            "redis": {"address": f"unix:{lab.redis.socket}"},
+            "bus": dict(zip(("router", "publisher", "enrol"),
+                            (f"127.0.0.1:{p}" for p in ports))),
+            "api": {"socket": "api.sock"},
+            "endpoint": {"listen": f"127.0.0.1:{self.endpoint}"},
+            "admin": {"listen": f"127.0.0.1:{self.admin}"},
+            "log": {"level": "debug"}, **config}
+        self.config_path.write_text(yaml.safe_dump(self.config))
+        self.signing_key = (self.dir / "signing.pub").read_text().strip()
+        super().__init__(lab, "controller",
+                         [BUILD / "bin" / "sallyport-controller", "-c", self.config_path])
+
+    def start(self):
+        self.spawn()
+        wait_until(lambda: self.answers() or self._died(), 10 * SLOW, "the controller answers")
+        return self
+
+    def answers(self):
+        with contextlib.suppress(OSError):
+            return http_get(self.admin, "/livez")[0] == 200
+
+    def metrics(self):
+        return parse_metrics(http_get(self.admin, "/metrics")[1])
+
+
+class FleetWorker(Process):
+    """A worker that joined with a one-time token and gets its config from the controller."""
+
+    def __init__(self, lab, name, number=0, **config):
+        self.node, self.number, self.full = name, number, f"{name}/{number}"
+        self.dir = lab.dir / f"{name}-{number}"
+        self.dir.mkdir()
+        self.port, self.admin, self.agent_admin = free_port(), free_port(), free_port()
+        self.config_path = self.dir / "worker.yaml"
+        self.config = {
+            "node": name, "worker": number,
+            "listen": {"tcp": [f"127.0.0.1:{self.port}"]},
+            "control": {"folder": "state"},
+            "dns": {"servers": [f"127.0.0.1:{lab.dns.port}"]},
+            "admin": {"listen": f"127.0.0.1:{self.admin}"},
+            "agent": {"listen": f"127.0.0.1:{self.agent_admin}"},
+            "log": {"level": "debug"}, **config}
+        self.config_path.write_text(yaml.safe_dump(self.config))
+        super().__init__(lab, f"{name}-{number}",
+                         [BUILD / "bin" / "sallyport-worker", "-c", self.config_path])
+
+    def entry(self, region="eu", **more):
+        address = f"127.0.0.1:{self.port}"
+        return {"name": self.node, "worker": self.number, "region": region,
+                "carriers": [{"kind": "tcp", "address": address, "listen": address}], **more}
+
+    def enrol(self, token=None):
+        token = token or self.lab.enrol_token(self.full)
+        return subprocess.run([*self.argv, "enroll", "--token", token], capture_output=True,
+                              text=True, timeout=30 * SLOW)
+
+    def start(self):
+        self.spawn()
+        wait_until(lambda: self.ready() or self._died(), 15 * SLOW, f"{self.full} is ready")
+        return self
+
+    def ready(self):
+        with contextlib.suppress(OSError):
+            return http_get(self.admin, "/readyz")[0] == 200
+
+    def metrics(self):
+        return parse_metrics(http_get(self.agent_admin, "/metrics")[1])
+
+    def agent_pid(self):
+        with open(f"/proc/{self.pid}/task/{self.pid}/children", encoding="ascii") as f:
+            for pid in map(int, f.read().split()):
+                with open(f"/proc/{pid}/cmdline", "rb") as cmdline:
+                    if b"agent" in cmdline.read().split(b"\0"):
+                        return pid
+        return None
+
+
+class FleetClient(Client):
+    """A client that asks the controller's endpoint."""
+
+    def __init__(self, lab, name, user, **config):
+        super().__init__(lab, name, [], start=False)
+        del self.config["pass"], self.config["exits"]
+        self.config.update({
+            "endpoints": [f"http://127.0.0.1:{lab.controller.endpoint}/v1/config"],
+            "token": "token", **config})
+        self.config["keys"]["fleet"] = [lab.controller.signing_key]
+        self.config_path.write_text(yaml.safe_dump(self.config))
+        self.token = lab.token(user)
+        write_secret(self.dir / "token", self.token)
+
+    def start(self):
+        self.before = self._attached()
+        self.spawn()
+        wait_until(self.listening, 15 * SLOW, f"{self.name}: its SOCKS port")
+        wait_until(lambda: self.ready() or self._died(), 15 * SLOW, f"{self.name}: a session")
+        return self
+
+
+class FleetLab:
+    """`workers`: names of nodes, or (name, region)."""
+
+    def __init__(self, lab, workers=("a", "b"), tiers=None, users=("alice",), **controller):
+        self.lab, self.dir, self.dns, self.ctl = lab, lab.dir, lab.dns, lab.ctl
+        self.processes, self.signer, self.servers = lab.processes, lab.signer, lab.servers
+        self.certificate = lab.certificate
+        self.redis = Redis(self).start()
+        self.controller = Controller(self, **controller).start()
+        self.workers = {}
+        for w in workers:
+            name, region = w if isinstance(w, tuple) else (w, "eu")
+            self.workers[name] = (FleetWorker(self, name), region)
+        self.fleet = {
+            "fleet": "test",
+            "endpoints": [f"http://127.0.0.1:{self.controller.endpoint}/v1/config"],
+            "refresh": "1s",
+            "regions": [{"name": r} for r in sorted({r for _, r in self.workers.values()})],
+            "tiers": tiers or [{"name": "standard"}],
+            "exit_policy": ["127.0.0.0/8", "[::1]"],
+            "nodes": [w.entry(region) for w, region in self.workers.values()],
+            "users": [{"name": u, "tier": "standard"} for u in users],
+        }
+        self.apply()
+
+    def __getitem__(self, name):
+        return self.workers[name][0]
+
+    # ---- the operator ----
+
+    def run(self, *argv, check=True):
+        done = subprocess.run(
+            [BUILD / "bin" / "sallyportctl", *map(str, argv), "--socket",
+             self.controller.socket], capture_output=True, text=True, timeout=30 * SLOW)
+        assert not check or done.returncode == 0, (argv, done.stdout, done.stderr)
+        return done
+
+    def json(self, *argv):
+        return json.loads(self.run(*argv, "--json").stdout)
+
+    def apply(self, *options, check=True, **change):
+        self.fleet.update(change)
+        path = self.dir / "fleet.yaml"
+        path.write_text(yaml.safe_dump(self.fleet))
+        return self.run("apply", "-f", path, *options, check=check)
+
+    def enrol_token(self, worker):
+        return self.run("enroll", "--node", worker).stdout.split()[-1]
+
+    def token(self, user):
+        out = self.run("token", "make", user).stdout
+        return next(word for word in out.split() if word.startswith("spt_"))
+
+    def head(self):
+        s = self.json("status")
+        return s["epoch"], s["sequence"]
+
+    # ---- starting ----
+
+    def start(self, *names):
+        for name in names or self.workers:
+            done = self[name].enrol()
+            assert done.returncode == 0, done.stdout + done.stderr
+            self[name].start()
+        return self
+
+    def client(self, name="client", user="alice", **config):
+        return FleetClient(self, name, user, **config).start()
+
+    def restart_controller(self, number=signal.SIGKILL):
+        self.controller.signal(number)
+        self.controller.wait()
+        self.controller.start()
+
+    def forget(self, *names):
+        """A worker's state folder is lost."""
+        for name in names:
+            shutil.rmtree(self[name].dir / "state", ignore_errors=True)
