@@ -315,6 +315,20 @@ static void on_enrol(const struct sp_bus_peer *from, uint64_t call,
 	reply(from, call, &m);
 }
 
+// A directory that has never heard of any session.
+static void on_directory(const struct sp_bus_peer *from, uint64_t call, const char *what,
+			 Sallyport__Fleet__SessionResult result)
+{
+	Sallyport__Fleet__FromController m = SALLYPORT__FLEET__FROM_CONTROLLER__INIT;
+	Sallyport__Fleet__SessionAnswer a = SALLYPORT__FLEET__SESSION_ANSWER__INIT;
+	a.result = result;
+	m.body_case = SALLYPORT__FLEET__FROM_CONTROLLER__BODY_SESSION;
+	m.session = &a;
+	say(json_pack("{s:s}", "event", what));
+	if (call)
+		reply(from, call, &m);
+}
+
 static void on_message(void *ctx, const struct sp_bus_peer *from, const void *data,
 		       size_t len)
 {
@@ -347,20 +361,6 @@ static void on_message(void *ctx, const struct sp_bus_peer *from, const void *da
 			     SALLYPORT__FLEET__SESSION_RESULT__SESSION_STORED);
 	}
 	sallyport__fleet__to_controller__free_unpacked(m, NULL);
-}
-
-// A directory that has never heard of any session.
-static void on_directory(const struct sp_bus_peer *from, uint64_t call, const char *what,
-			 Sallyport__Fleet__SessionResult result)
-{
-	Sallyport__Fleet__FromController m = SALLYPORT__FLEET__FROM_CONTROLLER__INIT;
-	Sallyport__Fleet__SessionAnswer a = SALLYPORT__FLEET__SESSION_ANSWER__INIT;
-	a.result = result;
-	m.body_case = SALLYPORT__FLEET__FROM_CONTROLLER__BODY_SESSION;
-	m.session = &a;
-	say(json_pack("{s:s}", "event", what));
-	if (call)
-		reply(from, call, &m);
 }
 
 static bool identify(void *ctx, const uint8_t *key, char *ret)
