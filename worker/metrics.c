@@ -77,7 +77,18 @@
 	X(cover_connections, COUNTER, "kind", NULL,                                      \
 	  "Connections made to the cover site")                                          \
 	X(cover_ended, COUNTER, "reason", NULL, "Relays that this worker ended")         \
-	X(cover_bytes, COUNTER, "direction", NULL, "Bytes relayed to and from the site")
+	X(cover_bytes, COUNTER, "direction", NULL, "Bytes relayed to and from the site") \
+	X(agent_up, GAUGE, NULL, NULL, "1 while there is an agent")                      \
+	X(agent_starts, COUNTER, NULL, NULL, "Times that the agent was started")         \
+	X(agent_ended, COUNTER, "how", NULL, "Agents that ended; hung: killed for it")   \
+	X(agent_messages_lost, COUNTER, NULL, NULL,                                      \
+	  "Messages that no agent was there for, or that it did not read")               \
+	X(counters_on_disk, GAUGE, NULL, NULL,                                           \
+	  "1 if users' totals lie on disk, 0 if it took no file")                        \
+	X(counters_segments_waiting, GAUGE, NULL, NULL,                                  \
+	  "Ended boots whose totals no controller has yet")                              \
+	X(counters_segments_lost, COUNTER, NULL, NULL,                                   \
+	  "Ended boots given up because too many waited")
 
 enum family {
 #define X(name, type, label, label2, help) F_##name,
@@ -331,6 +342,20 @@ static void put_tiers(struct wrk_worker *w, struct sp_metrics_writer *m)
 
 // ---- the listener ----
 
+static void put_agent(struct wrk_worker *w, struct sp_metrics_writer *m)
+{
+	const struct wrk_agent_counters *a = wrk_agent_link_counters(w->agent);
+	one(m, F_agent_up, wrk_agent_link_is_up(w->agent));
+	one(m, F_agent_starts, a->started);
+	begin(m, F_agent_ended);
+	put(m, "died", a->died > a->hung ? a->died - a->hung : 0);
+	put(m, "hung", a->hung);
+	one(m, F_agent_messages_lost, a->unsent);
+	one(m, F_counters_on_disk, wrk_counters_path(w->counters) != NULL);
+	one(m, F_counters_segments_waiting, wrk_segments_count(w->segments));
+	one(m, F_counters_segments_lost, wrk_segments_lost(w->segments));
+}
+
 void wrk_metrics_write(struct wrk_worker *w, struct sp_metrics_writer *m)
 {
 	struct sp_session_stats st;
@@ -346,6 +371,8 @@ void wrk_metrics_write(struct wrk_worker *w, struct sp_metrics_writer *m)
 	put_dns(w, m);
 	if (w->cover)
 		put_cover(w, m);
+	if (w->agent)
+		put_agent(w, m);
 }
 
 static void on_metrics(void *ctx, struct sp_metrics_writer *m)

@@ -139,6 +139,27 @@ def test_a_folder_serves_one_worker(lab, ctl):
     assert w.ready()
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+def test_an_agent_has_a_user_of_its_own_and_reads_no_key_of_the_exit(lab, ctl):
+    lab.dir.chmod(0o711)
+    w = EnrolledWorker(lab, ctl, agent={"user": "nobody"}).wait_ready()
+    status = open(f"/proc/{w.agent_pid()}/status").read()
+    assert re.search(r"^Uid:(\s+65534){4}$", status, re.M), status
+    assert re.search(r"^CapEff:\s+0+$", status, re.M)
+    # the agent may read its own folder, not the exit's keys, and nobody else either
+    assert (w.state / "agent").stat().st_uid == 65534
+    assert (w.state / "agent" / "control.key").stat().st_uid == 65534
+    assert (w.state / "static.key").stat().st_uid == 0
+    assert stat.S_IMODE((w.state / "agent").stat().st_mode) == 0o700
+    # and it keeps the last good config there
+    seq = ctl.put(tier__standard={"max_streams": 5})
+    ctl.wait("ack", applied=seq)
+    w.stop()
+    ctl.kill()
+    w.start().wait_ready()
+    assert w.metric("sallyport_worker_config_seq") == seq
+
+
 # ---- the agent is not in the path of a byte ----
 
 
