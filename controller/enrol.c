@@ -12,8 +12,8 @@
 
 const char *con_enrol_word(enum con_enrol_verdict v)
 {
-	static const char *const words[] = {"ok",   "malformed", "unknown",
-					    "used", "expired",   "key"};
+	static const char *const words[] = {"ok",   "again",   "malformed", "unknown",
+					    "used", "expired", "key",       "gone"};
 	return v < CON_ENROL_VERDICTS ? words[v] : "?";
 }
 
@@ -21,11 +21,13 @@ const char *con_enrol_reason(enum con_enrol_verdict v)
 {
 	static const char *const texts[] = {
 		"",
+		"",
 		"not a token, or not the keys that belong to one",
 		"this token is not known here; sallyportctl enroll makes a new one",
 		"this token was used already; sallyportctl enroll makes a new one",
 		"this token has expired; sallyportctl enroll makes a new one",
 		"another node has this key; remove the key files and enroll again",
+		"the fleet has no such node any more; apply it, then enroll again",
 	};
 	return v < CON_ENROL_VERDICTS ? texts[v] : "?";
 }
@@ -53,6 +55,16 @@ static int put(struct sp_changes *c, const char *key, json_t *o)
 
 // ---- making ----
 
+// `region`: of a vantage, NULL: a worker.
+static bool is_declared(const struct sp_state *state, const char *node,
+			const char *region)
+{
+	char key[SP_STATE_KEY_MAX + 1];
+	snprintf(key, sizeof(key), "%s/%s", region ? "region" : "node",
+		 region ? region : node);
+	return sp_state_get(state, key, NULL) != NULL;
+}
+
 static int check_node(const struct sp_state *state, const char *node, const char *region,
 		      bool again)
 {
@@ -61,9 +73,7 @@ static int check_node(const struct sp_state *state, const char *node, const char
 	if (strlen(node) >= SP_ENROLTOKEN_NAME_MAX ||
 	    (worker ? !sp_worker_name_is_valid(node) : !sp_fleet_name_is_valid(node)))
 		return SP_E_MALFORMED;
-	snprintf(key, sizeof(key), "%s/%s", worker ? "node" : "region",
-		 worker ? node : region);
-	if (!sp_state_get(state, key, NULL))
+	if (!is_declared(state, node, region))
 		return -ENOENT;
 	snprintf(key, sizeof(key), "%s/%s", worker ? "identity" : "vantage", node);
 	return sp_state_get(state, key, NULL) && !again ? -EEXIST : 0;
@@ -116,37 +126,77 @@ static bool keys_are_free(const struct sp_state *state, const char *control,
 			 worker ? "static" : "device", own, self);
 }
 
+struct holder { // of a valid token
+	bool worker;
+	char control[SP_KEY_TEXT_MAX], own[SP_KEY_TEXT_MAX];
+	char key[SP_STATE_KEY_MAX + 1]; // of what it becomes
+};
+
+static void fill_holder(const struct con_enrol_claim *claim,
+			const struct sp_enroltoken *t, struct holder *ret)
+{
+	ret->worker = sp_enroltoken_is_worker(t);
+	sp_key_format(SP_KEY_CONTROL, false, claim->control_key, ret->control);
+	sp_key_format(ret->worker ? SP_KEY_WORKER : SP_KEY_DEVICE, false, claim->own_key,
+		      ret->own);
+	snprintf(ret->key, sizeof(ret->key), "%s/%s",
+		 ret->worker ? "identity" : "vantage", t->node);
+}
+
+// Whether the token was used by this very holder.
+static bool is_same(const struct sp_state *state, const struct holder *x)
+{
+	json_t *o = sp_state_get_object(state, x->key);
+	const char *control = json_string_value(json_object_get(o, "control"));
+	const char *own =
+		json_string_value(json_object_get(o, x->worker ? "static" : "device"));
+	bool same = control && own && strcmp(control, x->control) == 0 &&
+		    strcmp(own, x->own) == 0;
+	json_decref(o);
+	return same;
+}
+
 static enum con_enrol_verdict take(const struct sp_state *state,
 				   const struct con_enrol_claim *claim,
-				   const struct sp_enroltoken *t, uint64_t now_s,
-				   json_t *entry, struct sp_changes *changes)
+				   const struct sp_enroltoken *t, const struct holder *x,
+				   uint64_t now_s, json_t *entry,
+				   struct sp_changes *changes)
 {
-	char control[SP_KEY_TEXT_MAX], own[SP_KEY_TEXT_MAX], home[17],
-		key[SP_STATE_KEY_MAX + 1];
-	bool worker = sp_enroltoken_is_worker(t);
+	char home[17], key[SP_STATE_KEY_MAX + 1];
+	const char *region = json_string_value(json_object_get(entry, "region"));
 	json_t *o;
-	sp_key_format(SP_KEY_CONTROL, false, claim->control_key, control);
-	sp_key_format(worker ? SP_KEY_WORKER : SP_KEY_DEVICE, false, claim->own_key, own);
-	snprintf(key, sizeof(key), "%s/%s", worker ? "identity" : "vantage", t->node);
-	if (!keys_are_free(state, control, own, worker, key))
+	if ((!x->worker && !region) ||
+	    !is_declared(state, t->node, x->worker ? NULL : region))
+		return CON_ENROL_GONE;
+	if (!keys_are_free(state, x->control, x->own, x->worker, x->key))
 		return CON_ENROL_KEY;
 	snprintf(home, sizeof(home), "%016llx",
 		 (unsigned long long)sp_fleet_home_id(claim->own_key));
-	if (worker)
-		o = json_pack("{s:s, s:s, s:s, s:I}", "static", own, "control", control,
-			      "home_id", home, "enrolled", (json_int_t)now_s);
+	if (x->worker)
+		o = json_pack("{s:s, s:s, s:s, s:I}", "static", x->own, "control",
+			      x->control, "home_id", home, "enrolled", (json_int_t)now_s);
 	else
-		o = json_pack("{s:s, s:s, s:s, s:I}", "device", own, "control", control,
-			      "region",
-			      json_string_value(json_object_get(entry, "region")),
-			      "enrolled", (json_int_t)now_s);
-	if (put(changes, key, o))
+		o = json_pack("{s:s, s:s, s:s, s:I}", "device", x->own, "control",
+			      x->control, "region", region, "enrolled",
+			      (json_int_t)now_s);
+	if (put(changes, x->key, o))
 		return CON_ENROL_MALFORMED;
-	token_key(t->node, worker, key);
+	token_key(t->node, x->worker, key);
 	if (json_object_set_new(entry, "used", json_true()) ||
 	    sp_changes_add(changes, key, entry))
 		return CON_ENROL_MALFORMED;
 	return CON_ENROL_OK;
+}
+
+// `entry`: what is known of the token; NULL: nothing, at the same cost.
+static bool is_secret(const json_t *entry, const uint8_t *secret)
+{
+	char hash[65], none[65];
+	const char *want = json_string_value(json_object_get(entry, "hash"));
+	hash_text(secret, hash, sizeof(hash));
+	memset(none, 'x', sizeof(none));
+	bool known = want && strlen(want) == 64;
+	return sodium_memcmp(known ? want : none, hash, 64) == 0 && known;
 }
 
 enum con_enrol_verdict con_enrol_judge(const struct sp_state *state,
@@ -154,23 +204,23 @@ enum con_enrol_verdict con_enrol_judge(const struct sp_state *state,
 				       uint64_t now_s, struct sp_enroltoken *ret,
 				       struct sp_changes *changes)
 {
-	char why[160], key[SP_STATE_KEY_MAX + 1], hash[65];
+	char why[160], key[SP_STATE_KEY_MAX + 1];
 	enum con_enrol_verdict v;
+	struct holder x;
 	if (sp_enroltoken_parse(claim->token, strlen(claim->token), ret, why,
 				sizeof(why)))
 		return CON_ENROL_MALFORMED;
-	token_key(ret->node, sp_enroltoken_is_worker(ret), key);
-	hash_text(ret->secret, hash, sizeof(hash));
+	fill_holder(claim, ret, &x);
+	token_key(ret->node, x.worker, key);
 	json_t *entry = sp_state_get_object(state, key);
-	const char *want = json_string_value(json_object_get(entry, "hash"));
-	if (!want || strlen(want) != 64 || sodium_memcmp(want, hash, 64) != 0)
+	if (!is_secret(entry, ret->secret))
 		v = CON_ENROL_UNKNOWN;
 	else if (json_is_true(json_object_get(entry, "used")))
-		v = CON_ENROL_USED;
+		v = is_same(state, &x) ? CON_ENROL_AGAIN : CON_ENROL_USED;
 	else if ((uint64_t)json_integer_value(json_object_get(entry, "expires")) <= now_s)
 		v = CON_ENROL_EXPIRED;
 	else
-		v = take(state, claim, ret, now_s, entry, changes);
+		v = take(state, claim, ret, &x, now_s, entry, changes);
 	json_decref(entry);
 	sodium_memzero(ret->secret, sizeof(ret->secret));
 	if (v)

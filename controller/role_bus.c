@@ -2,6 +2,7 @@
 // whose calls go where.
 #include "controller/role_bus.h"
 
+#include <arpa/inet.h>
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -11,21 +12,28 @@
 
 #include "controller/enrol.h"
 #include "controller/role_sessions.h"
+#include "lib/budget.h"
 #include "lib/file.h"
 #include "lib/key.h"
 #include "lib/text.h"
 
-#define ENROL_PER_MINUTE 60 // handshakes of one source address
-#define ENROL_BURST      1000
-#define ENROL_VALID_S    3600
-#define ENROL_MAX_S      (30 * 86400)
+// Strangers' handshakes and messages.
+#define ENROL_PER_MINUTE     60 // of one source
+#define ENROL_BURST          60
+#define ENROL_ALL_PER_SECOND 200 // of all together; likewise of this host
+#define ENROL_ALL_BURST      8000
+#define ENROL_SOURCES        4096
+#define ENROL_LINES          2 // refusals told in a second; all are counted
+#define ENROL_VALID_S        3600
+#define ENROL_MAX_S          (30 * 86400)
 
 struct con_bus {
 	struct con_controller *c;
 	struct con_fleet_listener listener;
-	// Of strangers, all of them together: a bucket.
-	double enrol_credit;
-	uint64_t enrol_ms;
+	struct sp_budget *strangers, *locals; // locals: whoever is on this host
+	struct sp_ratelimit refusals;
+	uint64_t over_budget;
+	LIST_HEAD(, joining) joining; // enrolments on their way into the state
 	uint64_t enrolments[CON_ENROL_VERDICTS];
 };
 
@@ -141,23 +149,35 @@ static void on_hub_event(void *ctx, enum con_hub_event what, const char *name,
 
 // ---- enrolment ----
 
+static bool is_local(const char *address)
+{
+	return strncmp(address, "127.", 4) == 0 || strcmp(address, "::1") == 0 ||
+	       strncmp(address, "::ffff:127.", 11) == 0;
+}
+
+// Of handshakes and messages alike.
 static enum sp_bus_verdict may_enrol(void *ctx, const char *address)
 {
 	struct con_bus *b = ctx;
-	uint64_t now = sp_loop_now_ms(b->c->loop);
-	(void)address;
-	b->enrol_credit += (double)(now - b->enrol_ms) * ENROL_PER_MINUTE / 60000;
-	b->enrol_ms = now;
-	if (b->enrol_credit > ENROL_BURST)
-		b->enrol_credit = ENROL_BURST;
-	if (b->enrol_credit < 1)
-		return SP_BUS_LATER;
-	b->enrol_credit -= 1;
-	return SP_BUS_ADMIT;
+	union {
+		struct sockaddr any;
+		struct sockaddr_in v4;
+		struct sockaddr_in6 v6;
+	} a = {.any = {.sa_family = AF_UNSPEC}};
+	if (inet_pton(AF_INET, address, &a.v4.sin_addr) == 1)
+		a.v4.sin_family = AF_INET;
+	else if (inet_pton(AF_INET6, address, &a.v6.sin6_addr) == 1)
+		a.v6.sin6_family = AF_INET6;
+	if (sp_budget_take(is_local(address) ? b->locals : b->strangers, &a.any,
+			   sp_loop_now_ms(b->c->loop)) == 0)
+		return SP_BUS_ADMIT;
+	b->over_budget++;
+	return SP_BUS_LATER;
 }
 
 struct joining {
-	struct con_bus *b;
+	LIST_ENTRY(joining) chain;
+	struct con_bus *b; // NULL: it ended meanwhile
 	struct con_hub_call to;
 	char name[SP_ENROLTOKEN_NAME_MAX];
 	bool worker;
@@ -205,8 +225,46 @@ static void on_committed(void *ctx, int err, const char *why,
 {
 	struct joining *j = ctx;
 	(void)at;
-	answer_enrolment(j->b, &j->to, err ? why : "", j->worker);
+	if (j->b) {
+		LIST_REMOVE(j, chain);
+		answer_enrolment(j->b, &j->to, err ? why : "", j->worker);
+	}
 	free(j);
+}
+
+// A token is for one: while its first holder's way into the state lasts, nobody else's
+// begins.
+static bool is_joining(const struct con_bus *b, const struct sp_enroltoken *t)
+{
+	const struct joining *j;
+	LIST_FOREACH(j, &b->joining, chain)
+	if (strcmp(j->name, t->node) == 0)
+		return true;
+	return false;
+}
+
+static void commit_enrolment(struct con_bus *b, const struct con_hub_call *call,
+			     const struct sp_enroltoken *t, struct sp_changes *changes)
+{
+	const char *reason = "this node is just joining; try again";
+	if (!is_joining(b, t)) {
+		struct joining *j = calloc(1, sizeof(*j));
+		reason = "too many changes wait; try again";
+		if (j) {
+			j->b = b;
+			j->to = *call;
+			j->worker = sp_enroltoken_is_worker(t);
+			snprintf(j->name, sizeof(j->name), "%s", t->node);
+			LIST_INSERT_HEAD(&b->joining, j, chain);
+			if (con_fleet_commit(b->c->fleet, changes, "enrolment",
+					     on_committed, j) == 0)
+				return;
+			LIST_REMOVE(j, chain);
+			free(j);
+		}
+	}
+	sp_changes_done(changes);
+	answer_enrolment(b, call, reason, false);
 }
 
 static void on_enrol(void *ctx, const struct con_hub_call *call, const char *address,
@@ -219,28 +277,24 @@ static void on_enrol(void *ctx, const struct con_hub_call *call, const char *add
 	struct con_enrol_claim claim = {m->token, m->control_key.data,
 					m->static_key.data};
 	enum con_enrol_verdict v = CON_ENROL_MALFORMED;
+	if (may_enrol(b, address) != SP_BUS_ADMIT)
+		return;
 	// The key it wants to join with must be the one it proved.
 	if (m->control_key.len == 32 && m->static_key.len == 32 &&
 	    memcmp(m->control_key.data, call->key, 32) == 0)
 		v = con_enrol_judge(con_fleet_state(c->fleet), &claim,
 				    sp_loop_unix_ms(c->loop) / 1000, &t, &changes);
 	b->enrolments[v]++;
-	if (v) {
-		con_events_add(c->events, SP_LOG_WARN, "enrolment-refused", t.node,
-			       "%s, from %s", con_enrol_word(v), address);
+	if (con_enrol_is_refused(v)) {
+		if (sp_ratelimit_ok(&b->refusals, sp_loop_now_ms(c->loop)))
+			con_events_add(c->events, SP_LOG_WARN, "enrolment-refused",
+				       t.node, "%s, from %s", con_enrol_word(v), address);
 		answer_enrolment(b, call, con_enrol_reason(v), false);
-		return;
+	} else if (v == CON_ENROL_AGAIN) {
+		answer_enrolment(b, call, "", sp_enroltoken_is_worker(&t));
+	} else {
+		commit_enrolment(b, call, &t, &changes);
 	}
-	struct joining *j = malloc(sizeof(*j));
-	if (j) {
-		*j = (struct joining){b, *call, "", sp_enroltoken_is_worker(&t)};
-		if (con_fleet_commit(c->fleet, &changes, "enrolment", on_committed, j) ==
-		    0)
-			return;
-	}
-	free(j);
-	sp_changes_done(&changes);
-	answer_enrolment(b, call, "too many changes wait; try again", false);
 }
 
 // ---- POST /v1/enrol ----
@@ -409,6 +463,22 @@ static void take_all(struct con_controller *c)
 		con_hub_set_head(c->hub, head, sp_state_hash(state));
 }
 
+static int make_budgets(struct con_bus *b)
+{
+	struct sp_budget_options o = {.sources = ENROL_SOURCES,
+				      .per_minute = ENROL_PER_MINUTE,
+				      .burst = ENROL_BURST,
+				      .all_per_second = ENROL_ALL_PER_SECOND,
+				      .all_burst = ENROL_ALL_BURST};
+	int err = sp_budget_new(&o, &b->strangers);
+	o.sources = 8;
+	o.per_minute = 60 * ENROL_ALL_PER_SECOND;
+	o.burst = ENROL_ALL_BURST;
+	b->refusals = (struct sp_ratelimit){.per_second = ENROL_LINES,
+					    .burst = 10 * ENROL_LINES};
+	return err ? err : sp_budget_new(&o, &b->locals);
+}
+
 static int start(struct con_controller *c)
 {
 	char why[SP_WHY_MAX] = "", router[CON_ENDPOINT_MAX], publisher[CON_ENDPOINT_MAX],
@@ -417,8 +487,6 @@ static int start(struct con_controller *c)
 	if (!b)
 		return -ENOMEM;
 	b->c = c;
-	b->enrol_credit = ENROL_BURST;
-	b->enrol_ms = sp_loop_now_ms(c->loop);
 	b->listener = (struct con_fleet_listener){.changed = on_changed, .ctx = b};
 	struct con_hub_options o = {
 		.loop = c->loop,
@@ -432,7 +500,9 @@ static int start(struct con_controller *c)
 		.boot = c->boot,
 		.ops = &hub_ops,
 		.ctx = b};
-	int err = con_hub_new(&o, &c->hub, why, sizeof(why));
+	int err = make_budgets(b);
+	if (!err)
+		err = con_hub_new(&o, &c->hub, why, sizeof(why));
 	if (err) {
 		sp_error("controller", "no bus", "error=%s", why);
 		return err;
@@ -443,10 +513,23 @@ static int start(struct con_controller *c)
 	return err ? err : con_api_add_detail(c->api, "node", fill_node, b);
 }
 
+static void free_budgets(struct con_bus *b)
+{
+	sp_budget_free(b->strangers);
+	sp_budget_free(b->locals);
+}
+
 static void stop(struct con_controller *c)
 {
+	struct joining *j;
 	if (c->bus && c->fleet)
 		con_fleet_unlisten(&c->bus->listener);
+	while (c->bus && (j = LIST_FIRST(&c->bus->joining))) {
+		LIST_REMOVE(j, chain);
+		j->b = NULL; // the fleet still has it
+	}
+	if (c->bus)
+		free_budgets(c->bus);
 	con_hub_free(c->hub);
 	c->hub = NULL;
 	free(c->bus);
@@ -464,6 +547,7 @@ static void metrics(struct con_controller *c, struct sp_metrics_writer *w)
 	for (int v = 0; v < CON_ENROL_VERDICTS; v++)
 		sp_metrics_u64(w, c->bus->enrolments[v],
 			       SP_LABELS(con_enrol_word((enum con_enrol_verdict)v)));
+	sp_metrics_u64(w, c->bus->over_budget, SP_LABELS("over-budget"));
 }
 
 const struct con_role con_role_bus = {
