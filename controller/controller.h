@@ -9,6 +9,7 @@
 #include "controller/config.h"
 #include "controller/events.h"
 #include "controller/fleet.h"
+#include "controller/health.h"
 #include "controller/identity.h"
 #include "controller/leases.h"
 #include "lib/admin.h"
@@ -45,6 +46,8 @@ struct con_controller {
 	struct con_hub *hub; // role_bus.c
 	struct con_bus *bus;
 	struct con_sessions *sessions; // role_sessions.c
+	struct con_health *health;     // role_health.c
+	struct con_fleet_listener health_listener;
 	struct sp_admin *admin;
 	struct sp_watchdog watchdog;
 	uint64_t started_unix_ms, boot;

@@ -11,6 +11,7 @@
 #include <sodium.h>
 
 #include "controller/enrol.h"
+#include "controller/role_health.h"
 #include "controller/role_sessions.h"
 #include "lib/budget.h"
 #include "lib/file.h"
@@ -129,9 +130,15 @@ static void on_call(void *ctx, const struct con_hub_call *call,
 		    const Sallyport__Fleet__ToController *m)
 {
 	struct con_bus *b = ctx;
-	if (con_sessions_call(b->c, call, m))
+	if (con_sessions_call(b->c, call, m) || con_health_call(b->c, call, m))
 		return;
 	con_hub_refuse(b->c->hub, call, "this controller does not serve such calls", 0);
+}
+
+static void on_peer(void *ctx, const struct con_hub_peer *peer)
+{
+	struct con_bus *b = ctx;
+	con_health_peer(b->c, peer);
 }
 
 static void on_hub_event(void *ctx, enum con_hub_event what, const char *name,
@@ -447,6 +454,8 @@ static const struct con_hub_ops hub_ops = {
 	.call = on_call,
 	.enrol = on_enrol,
 	.may_enrol = may_enrol,
+	.link = on_peer,
+	.telemetry = on_peer,
 	.event = on_hub_event,
 };
 

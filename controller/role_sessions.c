@@ -71,7 +71,7 @@ static enum con_directory_home on_home(void *ctx, const char *worker, uint64_t b
 		return CON_HOME_DEAD; // not of the fleet any more
 	if (p->boot == 0)
 		return up_ms < UNHEARD_MS ? CON_HOME_UNKNOWN : CON_HOME_DEAD;
-	if (p->boot != boot || !p->connected)
+	if (p->boot != boot || !p->connected || con_health_is_down(s->c->health, worker))
 		return CON_HOME_DEAD;
 	return CON_HOME_ALIVE;
 }

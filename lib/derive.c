@@ -44,6 +44,7 @@ static void add_tiers(struct derivation *d)
 					   "rate_bps",     "groups",      NULL};
 	struct sp_state_entry e;
 	json_t *tiers = json_object();
+	d->bad |= json_object_set_new(tiers, SP_DERIVE_VANTAGE_TIER, json_object()) != 0;
 	for (size_t at = 0; sp_state_next(d->state, "tier/", &at, &e);) {
 		json_t *from = json_loadb(e.json, e.json_len, 0, NULL);
 		json_t *to = json_object();

@@ -8,7 +8,10 @@
 #include "lib/fleet.h"
 #include "lib/revision.h"
 
-#define SP_WORKER_NAME_MAX (SP_FLEET_NAME_MAX + 4) // "NAME/N", N up to 255
+// The tier of health checkers' passes: every worker has it, with no limits, unless the
+// state says another.
+#define SP_DERIVE_VANTAGE_TIER ".vantage"
+#define SP_WORKER_NAME_MAX     (SP_FLEET_NAME_MAX + 4) // "NAME/N", N up to 255
 
 // Whether the text is "NAME/N".
 bool sp_worker_name_is_valid(const char *worker);

@@ -545,7 +545,7 @@ static void read_all(struct file *f)
 	read_policy(f);
 	for_each(f, "regions", REGIONS_MAX, false, region, read_region);
 	for_each(f, "nodes", NODES_MAX, false, node, read_node);
-	for_each(f, "tiers", SP_FLEET_TIERS_MAX, true, tier, read_tier);
+	for_each(f, "tiers", SP_FLEET_TIERS_MAX - 1, true, tier, read_tier);
 	for_each(f, "users", USERS_MAX, false, user, read_user);
 }
 

@@ -1,0 +1,132 @@
+// The role of health: what goes in, and who is answered.
+#include "controller/role_health.h"
+
+#include <string.h>
+
+#include <sodium.h>
+
+#include "controller/probeproof.h"
+#include "controller/vantagepass.h"
+
+static void take(struct con_health *h, const struct sp_changes *c, uint64_t sequence)
+{
+	for (size_t i = 0; i < c->n; i++)
+		con_health_set(h, c->v[i].key, c->v[i].json,
+			       c->v[i].json ? strlen(c->v[i].json) : 0, sequence);
+}
+
+static void on_changed(void *ctx, const struct con_fleet_change *f)
+{
+	struct con_controller *c = ctx;
+	uint64_t sequence = f->revision->position.sequence;
+	take(c->health, &f->revision->changes, sequence);
+	take(c->health, f->private, sequence);
+	con_health_settle(c->health);
+}
+
+static void get_health(void *ctx, struct con_api_call *call)
+{
+	struct con_controller *c = ctx;
+	con_api_answer(call, 200, con_health_json(c->health));
+}
+
+static void fill_node(void *ctx, const char *name, json_t *into)
+{
+	struct con_controller *c = ctx;
+	con_health_fill(c->health, name, into);
+}
+
+// ---- the bus ----
+
+#define VANTAGE "vantage:"
+#define WORKER  "worker:"
+
+static void give_pass(struct con_controller *c, const struct con_hub_call *call,
+		      const Sallyport__Fleet__PassRequest *r)
+{
+	Sallyport__Fleet__FromController m = SALLYPORT__FLEET__FROM_CONTROLLER__INIT;
+	Sallyport__Fleet__PassAnswer a = SALLYPORT__FLEET__PASS_ANSWER__INIT;
+	char none[] = "this vantage enrolled with another device key, or not at all";
+	uint8_t blob[SP_PASS_BLOB_MAX];
+	int n = r->device.len != SP_PASS_DEVICE_BYTES
+			? SP_E_MALFORMED
+			: con_vantage_pass(con_fleet_state(c->fleet),
+					   call->name + strlen(VANTAGE), r->device.data,
+					   c->id.signing, sp_loop_unix_ms(c->loop) / 1000,
+					   blob);
+	if (n > 0)
+		a.pass = (ProtobufCBinaryData){(size_t)n, blob};
+	else
+		a.reason = none;
+	m.body_case = SALLYPORT__FLEET__FROM_CONTROLLER__BODY_PASS;
+	m.pass = &a;
+	(void)!con_hub_answer(c->hub, call, &m);
+}
+
+bool con_health_call(struct con_controller *c, const struct con_hub_call *call,
+		     const Sallyport__Fleet__ToController *m)
+{
+	bool probe = m->body_case == SALLYPORT__FLEET__TO_CONTROLLER__BODY_PROBE;
+	if (!probe && m->body_case != SALLYPORT__FLEET__TO_CONTROLLER__BODY_PASS)
+		return false;
+	if (strncmp(call->name, VANTAGE, strlen(VANTAGE)) != 0)
+		con_hub_refuse(c->hub, call, "only vantages probe", 0);
+	else if (probe)
+		con_health_report(c->health, call->name + strlen(VANTAGE), m->probe);
+	else
+		give_pass(c, call, m->pass);
+	return true;
+}
+
+void con_health_peer(struct con_controller *c, const struct con_hub_peer *peer)
+{
+	const Sallyport__Fleet__Telemetry *t = &peer->telemetry;
+	if (strncmp(peer->name, WORKER, strlen(WORKER)) == 0)
+		con_health_worker(c->health, peer->name + strlen(WORKER), peer->boot,
+				  t->boot && t->boot == peer->boot ? t : NULL);
+}
+
+// ---- the role ----
+
+static int start_health(struct con_controller *c)
+{
+	static const struct con_api_route routes[] = {
+		{"GET", "/v1/health", get_health},
+		{0},
+	};
+	uint8_t key[CON_PROBE_KEY_BYTES];
+	con_probe_key(c->id.signing, key);
+	struct con_health_options o = {
+		.loop = c->loop, .events = c->events, .probe_key = key};
+	int err = con_health_new(&o, &c->health);
+	sodium_memzero(key, sizeof(key));
+	if (err)
+		return err;
+	con_health_set_state(c->health, con_fleet_state(c->fleet),
+			     con_fleet_head(c->fleet)->sequence);
+	c->health_listener.changed = on_changed;
+	c->health_listener.ctx = c;
+	con_fleet_listen(c->fleet, &c->health_listener);
+	err = con_api_add(c->api, routes, c);
+	if (!err)
+		err = con_api_add_detail(c->api, "node", fill_node, c);
+	return err;
+}
+
+static void stop_health(struct con_controller *c)
+{
+	if (c->health)
+		con_fleet_unlisten(&c->health_listener);
+	con_health_free(c->health);
+	c->health = NULL;
+}
+
+static void write_metrics(struct con_controller *c, struct sp_metrics_writer *w)
+{
+	con_health_metrics(c->health, w);
+}
+
+const struct con_role con_role_health = {.name = "health",
+					 .start = start_health,
+					 .stop = stop_health,
+					 .metrics = write_metrics};
