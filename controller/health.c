@@ -6,8 +6,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include <sodium.h>
-
 #include "controller/health_internal.h"
 #include "lib/carrier.h"
 
@@ -295,16 +293,13 @@ static void take_probe(struct con_health *h, unsigned vantage,
 		return;
 	}
 	*last = p->ended_ms;
-	bool forged = *p->proof && h->opt.probe_key &&
-		      !con_probe_proof_holds(h->probe_key, p->nonce, p->proof);
-	h->forged += forged;
 	struct con_probe_result r = {
 		.carrier = (unsigned)carrier,
-		.ok = p->ok && !forged,
+		.ok = p->ok,
 		.ended_ms = now - p->age_ms,
 		.latency_us = latency(p),
-		.rung = forged ? "http" : p->rung,
-		.reason = forged ? "protocol" : p->reason,
+		.rung = p->rung,
+		.reason = p->reason,
 	};
 	r.began_ms = r.ended_ms - p->took_ms;
 	int err = con_verdict_result(h->verdict, vantage, (unsigned)node, &r);
@@ -510,8 +505,6 @@ int con_health_new(const struct con_health_options *opt, struct con_health **ret
 		return -ENOMEM;
 	h->opt = *opt;
 	LIST_INIT(&h->listeners);
-	if (opt->probe_key)
-		memcpy(h->probe_key, opt->probe_key, sizeof(h->probe_key));
 	h->cycle_ms = CON_HEALTH_CYCLE_MS;
 	sp_timer_init(&h->cycle, opt->loop, on_cycle, h);
 	con_verdict_options_default(&v);
@@ -537,6 +530,5 @@ void con_health_free(struct con_health *h)
 	free(h->node);
 	sp_state_free(h->state);
 	con_verdict_free(h->verdict);
-	sodium_memzero(h->probe_key, sizeof(h->probe_key));
 	free(h);
 }

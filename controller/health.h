@@ -23,8 +23,6 @@ struct con_health;
 struct con_health_options {
 	struct sp_loop *loop;
 	struct con_events *events;
-	const uint8_t
-		*probe_key; // CON_PROBE_KEY_BYTES; copied. NULL: proofs are not judged
 };
 struct con_health_listener { // embed
 	LIST_ENTRY(con_health_listener) chain;

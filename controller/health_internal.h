@@ -3,7 +3,6 @@
 #define CON_HEALTH_INTERNAL_H
 
 #include "controller/health.h"
-#include "controller/probeproof.h"
 #include "lib/addr.h"
 #include "lib/derive.h"
 
@@ -29,7 +28,6 @@ struct health_vantage {
 
 struct con_health {
 	struct con_health_options opt;
-	uint8_t probe_key[CON_PROBE_KEY_BYTES];
 	struct con_verdict *verdict;
 	struct sp_state *state; // what of it matters here
 	struct health_node **node;
@@ -40,7 +38,7 @@ struct con_health {
 	struct con_verdict_status was;
 	LIST_HEAD(, con_health_listener) listeners;
 	// counters
-	uint64_t reports, results, stale, unknown, forged, cycles;
+	uint64_t reports, results, stale, unknown, cycles;
 	struct {
 		char rung[CON_VERDICT_WORD_MAX], reason[CON_VERDICT_WORD_MAX];
 		uint64_t n;

@@ -87,7 +87,6 @@ void con_health_metrics(struct con_health *h, struct sp_metrics_writer *w)
 	sp_metrics_u64(w, h->results, SP_LABELS("taken"));
 	sp_metrics_u64(w, h->stale, SP_LABELS("stale"));
 	sp_metrics_u64(w, h->unknown, SP_LABELS("unknown"));
-	sp_metrics_u64(w, h->forged, SP_LABELS("forged"));
 	one(w, &cycles, h->cycles);
 }
 

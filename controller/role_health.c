@@ -3,9 +3,6 @@
 
 #include <string.h>
 
-#include <sodium.h>
-
-#include "controller/probeproof.h"
 #include "controller/vantagepass.h"
 
 static void take(struct con_health *h, const struct sp_changes *c, uint64_t sequence)
@@ -94,12 +91,8 @@ static int start_health(struct con_controller *c)
 		{"GET", "/v1/health", get_health},
 		{0},
 	};
-	uint8_t key[CON_PROBE_KEY_BYTES];
-	con_probe_key(c->id.signing, key);
-	struct con_health_options o = {
-		.loop = c->loop, .events = c->events, .probe_key = key};
+	struct con_health_options o = {.loop = c->loop, .events = c->events};
 	int err = con_health_new(&o, &c->health);
-	sodium_memzero(key, sizeof(key));
 	if (err)
 		return err;
 	con_health_set_state(c->health, con_fleet_state(c->fleet),

@@ -28,6 +28,7 @@ struct place { // a target and its probes
 	struct sp_probe *probe;
 	struct sp_fetch *fetch;
 	unsigned external, tries;
+	char nonce[SP_PROOF_NONCE_LEN + 1];
 	struct hck_result now;
 	// over
 	bool has_last;
@@ -45,6 +46,7 @@ struct hck_prober {
 	size_t n;
 	struct sp_probe_who who;
 	bool has_who;
+	struct sp_signed_keys keys;
 	unsigned running;
 	uint64_t postponed;
 };
@@ -98,7 +100,7 @@ static void open_external(struct place *x)
 static void on_http(void *ctx, const struct sp_fetch_result *res)
 {
 	struct place *x = ctx;
-	char text[128];
+	char text[128], proof[SP_PROOF_TEXT_MAX + 1];
 	x->fetch = NULL;
 	if (!x->probe)
 		return;
@@ -111,13 +113,13 @@ static void on_http(void *ctx, const struct sp_fetch_result *res)
 		sp_probe_fall(x->probe, SP_REASON_REFUSED, text);
 		return;
 	}
-	if (!sp_fetch_header(res, "Sallyport-Probe", x->now.proof,
-			     sizeof(x->now.proof))) {
+	if (!sp_fetch_header(res, SP_PROOF_HEADER, proof, sizeof(proof)) ||
+	    !sp_fetch_header(res, SP_PROOF_PEER, x->now.peer, sizeof(x->now.peer)) ||
+	    sp_proof_check(&x->prober->keys, x->nonce, x->now.peer, proof)) {
 		sp_probe_fall(x->probe, SP_REASON_PROTOCOL,
 			      "a 204 that is not the controller's");
 		return;
 	}
-	(void)sp_fetch_header(res, "Sallyport-Peer", x->now.peer, sizeof(x->now.peer));
 	sp_probe_climb(x->probe);
 	if (!egress_is_expected(x->target, x->now.peer)) {
 		snprintf(text, sizeof(text), "it came from %s", x->now.peer);
@@ -150,7 +152,7 @@ static void on_stream(void *ctx, struct sp_probe *probe, int fd)
 	struct place *x = ctx;
 	const struct hck_prober *p = x->prober;
 	const struct hck_probe_plan *plan = &p->targets.plan;
-	char url[HCK_URL_MAX + HCK_NONCE_TEXT + 1];
+	char url[HCK_URL_MAX + sizeof(x->nonce) + 1];
 	struct sp_fetch_options o = {.fd = fd,
 				     .ca_file = p->ca_file,
 				     .timeout_ms = p->plan.deadline_ms + 1000,
@@ -163,7 +165,7 @@ static void on_stream(void *ctx, struct sp_probe *probe, int fd)
 		sp_probe_climb(probe);
 	}
 	if (sp_probe_rung(probe) == SP_RUNG_HTTP) {
-		snprintf(url, sizeof(url), "%s/%s", plan->url, x->now.nonce);
+		snprintf(url, sizeof(url), "%s/%s", plan->url, x->nonce);
 	} else {
 		o.url = plan->external[x->external];
 		o.done = on_external;
@@ -203,8 +205,6 @@ static void on_done(void *ctx, const struct sp_probe_result *res)
 	r->ended_us = now_us(p);
 	r->took_us = (uint32_t)(r->ended_us - x->began_us);
 	r->unix_ms = sp_loop_unix_ms(p->opt.loop);
-	if (!*r->proof)
-		*r->nonce = '\0';
 	x->probes++;
 	x->failures += !r->ok;
 	x->last = *r;
@@ -234,7 +234,7 @@ static void begin(void *ctx)
 	struct place *x = ctx;
 	struct hck_prober *p = x->prober;
 	struct sp_target t;
-	uint8_t nonce[16];
+	uint8_t nonce[SP_PROOF_NONCE_BYTES];
 	if (x->probe || !p->has_who)
 		return;
 	if (p->running >= p->plan.concurrency) {
@@ -246,7 +246,7 @@ static void begin(void *ctx)
 	}
 	x->now = (struct hck_result){0};
 	randombytes_buf(nonce, sizeof(nonce));
-	sp_hex_encode(nonce, sizeof(nonce), x->now.nonce, sizeof(x->now.nonce));
+	sp_hex_encode(nonce, sizeof(nonce), x->nonce, sizeof(x->nonce));
 	struct sp_probe_options o = {.carrier = &x->target->carrier,
 				     .tls = x->tls,
 				     .worker_public = x->target->public_key,
@@ -370,6 +370,11 @@ void hck_prober_refresh(struct hck_prober *p)
 {
 	for (size_t i = 0; i < p->n; i++)
 		begin_anew(p->place[i]);
+}
+
+void hck_prober_set_keys(struct hck_prober *p, const struct sp_signed_keys *keys)
+{
+	p->keys = *keys;
 }
 
 void hck_prober_set_who(struct hck_prober *p, const struct sp_probe_who *who)

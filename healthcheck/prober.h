@@ -8,11 +8,9 @@
 #include "healthcheck/targets.h"
 #include "lib/fetch.h"
 #include "lib/probe.h"
+#include "lib/proof.h"
 
-#define HCK_NONCE_TEXT 33 // 16 bytes in hex, with the NUL
-#define HCK_PROOF_MAX  129
-#define HCK_PEER_MAX   64
-#define HCK_SEATS_MAX  8192 // carriers that are probed; further ones are not
+#define HCK_SEATS_MAX 8192 // carriers that are probed; further ones are not
 
 struct hck_result { // of one probe that is over
 	bool ok;
@@ -22,8 +20,7 @@ struct hck_result { // of one probe that is over
 	uint32_t us[SP_RUNGS], took_us;
 	uint64_t ended_us, unix_ms; // by our clock; Unix
 	uint64_t boot_id;
-	char nonce[HCK_NONCE_TEXT], proof[HCK_PROOF_MAX]; // "": that was not climbed
-	char peer[HCK_PEER_MAX]; // address seen by the controller
+	char peer[SP_PROOF_PEER_MAX]; // address seen by the controller
 };
 
 struct hck_prober;
@@ -49,6 +46,8 @@ int hck_prober_set_plan(struct hck_prober *p,
 // Becomes the prober's in every case. Those that stay go on; results of others stop. 0;
 // -ENOMEM: all are gone.
 int hck_prober_set_targets(struct hck_prober *p, struct hck_targets *t) SP_MUST_CHECK;
+// Who answers for the controller; copied.
+void hck_prober_set_keys(struct hck_prober *p, const struct sp_signed_keys *keys);
 // Copied. NULL: nobody, and no probe begins.
 void hck_prober_set_who(struct hck_prober *p, const struct sp_probe_who *who);
 // This place was cut off and is no more: all begin anew.

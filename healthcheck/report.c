@@ -60,8 +60,6 @@ static void fill(struct hck_report *r, struct batch *b, struct entry *e)
 	p->took_ms = x->took_us / 1000;
 	p->boot = x->boot_id;
 	p->egress = (char *)(uintptr_t)x->peer;
-	p->nonce = (char *)(uintptr_t)x->nonce;
-	p->proof = (char *)(uintptr_t)x->proof;
 }
 
 static int send_batch(struct hck_report *r, struct batch *b)

@@ -71,32 +71,37 @@ static void pass_path(const struct hck_vantage *v, char *ret, size_t cap)
 	snprintf(ret, cap, "%s/pass", v->cfg->control.folder);
 }
 
+// Who may sign passes, and answers to probes: those of the enrolment, and what the fleet
+// says.
+static void set_keys(struct hck_vantage *v)
+{
+	const struct sp_state *state = hck_follow_state(v->follow);
+	json_t *o = state ? sp_state_get_object(state, "keys") : NULL, *k;
+	size_t i;
+	v->keys = v->id.enrolled.signing;
+	json_array_foreach(json_object_get(o, "pass"), i, k)
+	{
+		const char *text = json_string_value(k);
+		uint8_t key[32];
+		char why[128];
+		if (text &&
+		    !sp_key_parse(SP_KEY_SIGNING, false, text, strlen(text), key, why,
+				  sizeof(why)) &&
+		    sp_signed_keys_add(&v->keys, key))
+			break; // as many as fit
+	}
+	json_decref(o);
+	hck_prober_set_keys(v->prober, &v->keys);
+}
+
 // Takes a pass that is signed, ours and not over. 0; else why not.
 static int take_pass(struct hck_vantage *v, const uint8_t *blob, size_t len)
 {
-	struct sp_signed_keys keys = v->id.enrolled.signing;
-	const struct sp_state *state = hck_follow_state(v->follow);
 	struct sp_probe_who who = {.pass_len = len};
 	struct sp_pass pass;
 	if (len > sizeof(who.pass))
 		return SP_E_LIMIT;
-	if (state) { // who may sign passes is the fleet's to say
-		json_t *o = sp_state_get_object(state, "keys"), *k;
-		size_t i;
-		json_array_foreach(json_object_get(o, "pass"), i, k)
-		{
-			const char *text = json_string_value(k);
-			uint8_t key[32];
-			char why[128];
-			if (text &&
-			    !sp_key_parse(SP_KEY_SIGNING, false, text, strlen(text), key,
-					  why, sizeof(why)) &&
-			    sp_signed_keys_add(&keys, key))
-				break; // as many as fit
-		}
-		json_decref(o);
-	}
-	int err = sp_pass_open(&keys, blob, len, &pass);
+	int err = sp_pass_open(&v->keys, blob, len, &pass);
 	if (!err && memcmp(pass.device, v->id.device_public, 32) != 0)
 		err = SP_E_AUTH;
 	if (!err && pass.expires_s <= sp_loop_unix_ms(v->loop) / 1000)
@@ -209,6 +214,7 @@ static void on_state(void *ctx)
 	sp_info("vantage", "state taken",
 		"epoch=%" PRIu32 " sequence=%" PRIu64 " carriers=%zu", at->epoch,
 		at->sequence, t.n);
+	set_keys(v);
 	hck_report_keep(v->report, &t);
 	set_plan(v);
 	if (hck_prober_set_targets(v->prober, &t))
@@ -466,6 +472,7 @@ static int build(struct hck_vantage *v)
 	err = make_parts(v);
 	if (err)
 		return err;
+	set_keys(v);
 	on_state(v); // what the disk had
 	load_pass(v);
 	err = make_bus(v);

@@ -41,6 +41,7 @@ struct hck_vantage {
 	struct sp_admin *admin;
 	struct sp_watchdog watchdog;
 	struct hck_probe_plan plan; // the fleet's
+	struct sp_signed_keys keys; // of passes and answers
 	uint64_t pass_expires_s;    // 0: there is none
 	struct sp_timer pass;
 	uint64_t reloads, reloads_failed, refused, malformed, links;

@@ -223,8 +223,9 @@ static void a_worker_gets_what_concerns_it(void **state)
 	assert_string_equal(f->group, "fast");
 	assert_int_equal(f->revision.epoch, 3);
 	assert_int_equal(f->revision.sequence, 14);
-	assert_int_equal(f->n_tiers, 2);
-	assert_int_equal(f->tiers[0].rate_bps, 1048576);
+	assert_int_equal(f->n_tiers, 3); // and that of health checkers
+	assert_non_null(sp_fleet_find_tier(f, SP_DERIVE_VANTAGE_TIER));
+	assert_int_equal(f->tiers[1].rate_bps, 1048576);
 	assert_int_equal(f->n_rules, 1);
 	assert_int_equal(f->n_revoked, 1);
 	assert_int_equal(f->n_revoked_users, 1);

@@ -12,7 +12,6 @@
 #include <sodium.h>
 
 #include "controller/health.h"
-#include "controller/probeproof.h"
 #include "controller/vantagepass.h"
 #include "lib/key.h"
 
@@ -21,7 +20,6 @@ static struct {
 	struct con_events *events;
 	struct con_health *health;
 	struct sp_state *state;
-	uint8_t key[CON_PROBE_KEY_BYTES];
 	struct con_health_listener listener;
 	unsigned changes;
 	uint64_t ended_ms;
@@ -42,10 +40,9 @@ static int setup(void **state)
 {
 	char key[64], json[256], text[SP_KEY_TEXT_MAX];
 	uint8_t device[32] = {9};
-	struct con_health_options o = {.probe_key = x.key};
+	struct con_health_options o = {0};
 	(void)state;
 	memset(&x, 0, sizeof(x));
-	randombytes_buf(x.key, sizeof(x.key));
 	assert_int_equal(sp_loop_new(&x.loop), 0);
 	assert_int_equal(con_events_new(x.loop, &x.events), 0);
 	assert_int_equal(sp_state_new(&x.state), 0);
@@ -97,14 +94,13 @@ struct told {
 	bool ok;
 	uint32_t age_ms;
 	uint64_t sequence, ended_ms;
-	const char *nonce, *proof;
 };
 
 static void tell(const char *vantage, struct told t)
 {
 	static const uint32_t us[] = {10, 100, 0, 400, 300, 50, 60};
-	char carrier[64], empty[] = "", handshake[] = "handshake", top[] = "top",
-			  timeout[] = "timeout", none[] = "none";
+	char carrier[64], handshake[] = "handshake", top[] = "top", timeout[] = "timeout",
+			  none[] = "none";
 	Sallyport__Fleet__ProbeReport r = SALLYPORT__FLEET__PROBE_REPORT__INIT;
 	Sallyport__Fleet__Probe p = SALLYPORT__FLEET__PROBE__INIT, *list = &p;
 	Sallyport__Fleet__Position at = SALLYPORT__FLEET__POSITION__INIT;
@@ -119,8 +115,6 @@ static void tell(const char *vantage, struct told t)
 	p.n_rung_us = t.ok ? 7 : 3;
 	p.age_ms = t.age_ms;
 	p.ended_ms = t.ended_ms ? t.ended_ms : ++x.ended_ms;
-	p.nonce = t.nonce ? (char *)(uintptr_t)t.nonce : empty;
-	p.proof = t.proof ? (char *)(uintptr_t)t.proof : empty;
 	r.applied = &at;
 	r.controls_ok = true;
 	r.n_probes = 1;
@@ -210,37 +204,6 @@ static void results_of_an_older_config_or_told_twice_do_not_count(void **state)
 	}
 	turn(60);
 	assert_true(offered("n0/0", ""));
-}
-
-static void a_proof_that_does_not_hold_is_a_fall_from_http(void **state)
-{
-	char good[CON_PROBE_PROOF_TEXT], bad[CON_PROBE_PROOF_TEXT];
-	(void)state;
-	tell_fleet(true);
-	turn(5);
-	con_probe_proof(x.key, "00ff", good);
-	strcpy(bad, good);
-	bad[5] = bad[5] == '0' ? '1' : '0';
-	assert_true(con_probe_proof_holds(x.key, "00ff", good));
-	assert_false(con_probe_proof_holds(x.key, "00fe", good));
-	assert_false(con_probe_proof_holds(x.key, "../x", good));
-	for (int i = 3; i > 0; i--)
-		for (int v = 0; v < 2; v++) {
-			tell(v ? "a" : "b", (struct told){.node = "n1/0",
-							  .ok = true,
-							  .age_ms = 1u * i,
-							  .nonce = "00ff",
-							  .proof = good});
-			tell(v ? "a" : "b", (struct told){.node = "n2/0",
-							  .ok = true,
-							  .age_ms = 1u * i,
-							  .nonce = "00ff",
-							  .proof = bad});
-		}
-	turn(60);
-	assert_true(offered("n1/0", ""));
-	assert_false(offered("n2/0", ""));
-	assert_int_equal(count_events("node-down", "n2/0", "rung http"), 1);
 }
 
 static void leases_and_workers_that_drain_are_not_offered(void **state)
@@ -334,7 +297,6 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		TEST(a_dead_node_is_an_event_with_its_rung_and_is_offered_no_more),
 		TEST(results_of_an_older_config_or_told_twice_do_not_count),
-		TEST(a_proof_that_does_not_hold_is_a_fall_from_http),
 		TEST(leases_and_workers_that_drain_are_not_offered),
 		TEST(nodes_and_vantages_come_and_go_with_the_state),
 		TEST(latency_is_what_it_takes_to_a_session),
