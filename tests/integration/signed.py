@@ -36,8 +36,8 @@ def write_secret(path, text):
 
 
 class SigningKey:
-    def __init__(self):
-        self.key = Ed25519PrivateKey.generate()
+    def __init__(self, key=None):
+        self.key = key or Ed25519PrivateKey.generate()
         self.public = raw_public(self.key)
         self.text = key_text("signing", False, self.public)
         self.id = hashlib.blake2b(self.public, digest_size=32).digest()[:8]
