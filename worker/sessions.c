@@ -15,6 +15,7 @@
 #define SWEEP_MS     100
 #define CHECK_US     1000000 // passes are looked at so often
 #define END_FLUSH_US 1000000 // an END has so long to reach the client
+#define QUOTA_EACH   8192    // sessions whose quota is looked at in one sweep
 #define PRESSURE     8       // less than 1/8 of the pool spare: the stalest gives up
 
 static uint64_t now_us(const struct wrk_sessions *t)
@@ -605,9 +606,13 @@ static void check_all(struct wrk_sessions *t)
 }
 
 // How much is left was said by a controller; that it is used up is seen here, also
-// without one.
+// without one: at each sweep, with many sessions less often, but once a second.
 static void end_over_quota(struct wrk_sessions *t)
 {
+	uint32_t every = 1 + t->count / QUOTA_EACH;
+	if (++t->sweeps < least(every, CHECK_US / (SWEEP_MS * 1000)))
+		return;
+	t->sweeps = 0;
 	for (int p = ATTACHED; p <= DETACHED && t->opt.counters; p++) {
 		struct wrk_session *next, *s = TAILQ_FIRST(&t->places[p]);
 		for (; s; s = next) {

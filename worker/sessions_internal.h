@@ -52,6 +52,7 @@ struct wrk_sessions {
 	struct sp_session_stats gone; // of sessions that were freed
 	struct event *sweep;
 	uint64_t checked_us;
+	uint32_t sweeps; // since quotas were looked at
 	bool draining;
 	uint64_t drain_ms;
 };
