@@ -201,8 +201,8 @@ class FleetLab:
         return next(word for word in out.split() if word.startswith("spt_"))
 
     def head(self):
-        s = self.json("status")
-        return s["epoch"], s["sequence"]
+        at = self.json("status")["position"]
+        return at["epoch"], at["sequence"]
 
     # ---- starting ----
 

@@ -27,13 +27,14 @@
 #include <sodium.h>
 #include <zmq.h>
 
+#include "lib/enroltoken.h"
 #include "lib/loop.h"
 #include "lib/replica.h"
 #include "lib/text.h"
 #include "proto/fleet.pb-c.h"
 #include "tests/bench/benchlib.h"
 
-enum { TURN_MAX = 64, HEARTBEAT_MS = 5000, LINE_MAX_BYTES = 4096 };
+enum { ENROL_AT_ONCE = 64, TURN_MAX = 64, HEARTBEAT_MS = 5000, LINE_MAX_BYTES = 4096 };
 
 struct sim;
 
@@ -59,7 +60,8 @@ struct sim {
 	bool verify_each;
 
 	// of the controller, from the first token
-	char router[128], publisher[128], enrol[128];
+	char router[SP_BUS_ENDPOINT_MAX], publisher[SP_BUS_ENDPOINT_MAX],
+		enrol[SP_BUS_ENDPOINT_MAX];
 	uint8_t controller_key[32];
 
 	struct sp_replica replica;
@@ -71,7 +73,7 @@ struct sim {
 	uint64_t head;
 
 	struct worker *w;
-	unsigned n, joined, started, there;
+	unsigned n, enrolling, joined, started, there;
 	uint64_t began_us, wait_for;
 	enum { IDLE, ENROLLING, STARTING, WAITING } doing;
 	double *apply_ms;
@@ -469,6 +471,15 @@ static void on_dealer(evutil_socket_t fd, short what, void *arg)
 
 // ---- joining ----
 
+static void enrol(struct worker *w);
+
+// Each is a change of the fleet, of which so many may wait.
+static void enrol_some(struct sim *s)
+{
+	while (s->enrolling < s->n && s->enrolling < s->joined + ENROL_AT_ONCE)
+		enrol(&s->w[s->enrolling++]);
+}
+
 static void take_enrolled(struct worker *w, const char *topic, const void *data,
 			  size_t len)
 {
@@ -493,6 +504,8 @@ static void take_enrolled(struct worker *w, const char *topic, const void *data,
 	close_socket(&w->enrol, &w->ev_enrol);
 	if (++s->joined == s->n)
 		answer(s, "enrol");
+	else
+		enrol_some(s);
 }
 
 static void on_enrol(evutil_socket_t fd, short what, void *arg)
@@ -557,9 +570,7 @@ static void reconnect(struct sim *s)
 static void enrol_all(struct sim *s)
 {
 	s->doing = ENROLLING;
-	for (unsigned i = 0; i < s->n; i++)
-		if (!s->w[i].has_key)
-			enrol(&s->w[i]);
+	enrol_some(s);
 }
 
 static void command(struct sim *s, const char *line)
@@ -621,27 +632,17 @@ static void on_telemetry(void *arg)
 
 // ---- start ----
 
-// "sallyport-enrol:BASE64URL(JSON)": where the controller is.
+// Where the controller is.
 static void read_token(struct sim *s, const char *token)
 {
-	uint8_t json[1024];
-	size_t len;
-	const char *text = strchr(token, ':');
-	if (!text ||
-	    sodium_base642bin(json, sizeof(json), text + 1, strlen(text + 1), NULL, &len,
-			      NULL, sodium_base64_VARIANT_URLSAFE_NO_PADDING))
-		die("not a token", token);
-	json_t *o = json_loadb((char *)json, len, 0, NULL);
-	const char *enrol_at, *router, *publisher, *key;
-	if (!o || json_unpack(o, "{s:s, s:s, s:s, s:s}", "enrol", &enrol_at, "router",
-			      &router, "publisher", &publisher, "controller", &key))
-		die("not a token of a controller", token);
-	snprintf(s->enrol, sizeof(s->enrol), "%s", enrol_at);
-	snprintf(s->router, sizeof(s->router), "%s", router);
-	snprintf(s->publisher, sizeof(s->publisher), "%s", publisher);
-	if (sp_hex_decode(key, strlen(key), s->controller_key, 32))
-		die("controller key", key);
-	json_decref(o);
+	struct sp_enroltoken t;
+	char why[160];
+	if (sp_enroltoken_parse(token, strlen(token), &t, why, sizeof(why)))
+		die("token", why);
+	snprintf(s->enrol, sizeof(s->enrol), "%s", t.enrol);
+	snprintf(s->router, sizeof(s->router), "%s", t.router);
+	snprintf(s->publisher, sizeof(s->publisher), "%s", t.publisher);
+	memcpy(s->controller_key, t.controller_key, 32);
 }
 
 static void read_keys(struct sim *s, const char *path)
@@ -687,7 +688,7 @@ int main(int argc, char **argv)
 	(void)bl_raise_nofile();
 	read_keys(&s, argv[1]);
 	s.zmq = zmq_ctx_new();
-	if (!s.zmq || zmq_ctx_set(s.zmq, ZMQ_MAX_SOCKETS, (int)(3 * s.n + 16)))
+	if (!s.zmq || zmq_ctx_set(s.zmq, ZMQ_MAX_SOCKETS, (int)(8 * s.n + 64)))
 		die("zmq_ctx_new", zmq_strerror(errno));
 	if (event_assign(&s.input, sp_loop_base(s.loop), 0, EV_READ | EV_PERSIST,
 			 on_input, &s) ||
