@@ -109,7 +109,8 @@ verify(struct cli_poll *p, const struct sp_fetch_result *res, char *why, size_t 
 	}
 	snprintf(path, sizeof(path), "%s/revision", p->opt.cfg->state_dir);
 	if (!f->pass_len)
-		snprintf(why, cap, "its answer has no pass for this device");
+		snprintf(why, cap, "its answer has no pass for this device: %s",
+			 *f->pass_refused ? f->pass_refused : "it does not say why");
 	else if (sp_pass_open(p->opt.keys, f->pass, f->pass_len, &pass) ||
 		 memcmp(pass.device, p->device_public, sizeof(pass.device)) != 0)
 		snprintf(why, cap, "the pass in its answer is not for this device");

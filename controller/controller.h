@@ -19,6 +19,7 @@ struct con_controller;
 struct con_hub;
 struct con_bus;
 struct con_sessions;
+struct con_config_endpoint;
 
 // What a role is to the whole. Any function may be NULL.
 struct con_role {
@@ -45,8 +46,9 @@ struct con_controller {
 	struct con_leases *leases;
 	struct con_hub *hub; // role_bus.c
 	struct con_bus *bus;
-	struct con_sessions *sessions; // role_sessions.c
-	struct con_health *health;     // role_health.c
+	struct con_sessions *sessions;        // role_sessions.c
+	struct con_config_endpoint *endpoint; // role_endpoint.c
+	struct con_health *health;            // role_health.c
 	struct con_fleet_listener health_listener;
 	struct sp_admin *admin;
 	struct sp_watchdog watchdog;

@@ -130,6 +130,7 @@ struct sp_fleet_client {
 	size_t n_endpoints;
 	uint8_t *pass; // signed blob, SP_PASS_BLOB_MAX at most
 	size_t pass_len;
+	char pass_refused[SP_FLEET_NAME_MAX + 1]; // why there is none; "": not told
 };
 
 // As sp_fleet_worker_parse, _free and _print.

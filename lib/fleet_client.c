@@ -166,9 +166,10 @@ static void get_pass(struct fleet_cursor *c, const json_t *o, struct sp_fleet_cl
 int sp_fleet_client_parse(const void *json, size_t len, struct sp_fleet_client **ret,
 			  char *why, size_t cap)
 {
-	static const char *const keys[] = {
-		"format",      "revision",  "issued",    "expires", "exits",
-		"server_time", "refresh_s", "endpoints", "pass",    NULL};
+	static const char *const keys[] = {"format",       "revision",  "issued",
+					   "expires",      "exits",     "server_time",
+					   "refresh_s",    "endpoints", "pass",
+					   "pass_refused", NULL};
 	struct fleet_cursor c = {.why = why, .cap = cap};
 	struct sp_fleet_client *f = fleet_alloc(&c, 1, sizeof(*f));
 	json_t *o = f ? fleet_load(&c, json, len, keys) : NULL;
@@ -178,6 +179,10 @@ int sp_fleet_client_parse(const void *json, size_t len, struct sp_fleet_client *
 		f->refresh_s = (uint32_t)fleet_get_uint(&c, o, "refresh_s", 86400, false);
 		get_endpoints(&c, o, f);
 		get_pass(&c, o, f);
+		fleet_get_name(&c, o, "pass_refused", false, f->pass_refused);
+		if (f->pass_len && *f->pass_refused)
+			fleet_fail(&c, SP_E_CONFIG, "pass_refused",
+				   "stands beside a pass; want one of the two");
 		get_exits(&c, o, f);
 	}
 	json_decref(o);

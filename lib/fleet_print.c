@@ -173,6 +173,8 @@ static void put_endpoint(bool *ok, json_t *o, const struct sp_fleet_client *f)
 		put(ok, o, "pass",
 		    json_string(
 			    sp_base64_encode(f->pass, f->pass_len, text, sizeof(text))));
+	if (*f->pass_refused)
+		put_text(ok, o, "pass_refused", f->pass_refused);
 }
 
 char *sp_fleet_client_print(const struct sp_fleet_client *f)

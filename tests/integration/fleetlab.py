@@ -140,11 +140,14 @@ class FleetClient(Client):
         write_secret(self.dir / "token", self.token)
 
     def start(self):
-        self.before = self._attached()
         self.spawn()
         wait_until(self.listening, 15 * SLOW, f"{self.name}: its SOCKS port")
         wait_until(lambda: self.ready() or self._died(), 15 * SLOW, f"{self.name}: a session")
         return self
+
+    def ready(self):
+        with contextlib.suppress(OSError):
+            return http_get(self.admin, "/readyz")[0] == 200
 
 
 class FleetLab:
