@@ -136,7 +136,7 @@ static int print_private_base(const struct con_fleet *f, const struct sp_state *
 	size_t cap = body ? strlen(body) + SP_SIGNED_LINE_MAX + 1 : 0;
 	char *text = body ? malloc(cap) : NULL;
 	int n = text ? sp_signed_seal_text(SP_SIGNED_SNAPSHOT, f->secret, body,
-					   strlen(body), text, cap)
+					   strlen(body), text, cap - 1)
 		     : -ENOMEM;
 	json_decref(o);
 	free(body);
@@ -145,6 +145,7 @@ static int print_private_base(const struct con_fleet *f, const struct sp_state *
 		free(text);
 		return err ? err : n;
 	}
+	text[n] = '\0'; // it goes to Redis as a string
 	*ret = text;
 	*ret_len = (size_t)n;
 	return 0;
