@@ -136,10 +136,15 @@ static bool take_enrol(void *owner)
 	return take_message(owner, SP_BUS_ENROL);
 }
 
+// A PUB socket receives nothing, but who comes and goes is seen to only when it is looked
+// at; until then its descriptor stays readable.
 static bool take_none(void *owner)
 {
-	(void)owner;
-	return false; // a PUB socket receives nothing
+	struct sp_bus_server *s = owner;
+	int events;
+	size_t len = sizeof(events);
+	(void)zmq_getsockopt(s->ends[PUB].socket.zmq, ZMQ_EVENTS, &events, &len);
+	return false;
 }
 
 void sp_bus_publish(struct sp_bus_server *s, char topic, const void *data, size_t len)

@@ -238,6 +238,32 @@ static void what_is_published_reaches_all(void **state)
 	teardown(&w);
 }
 
+static void who_subscribes_and_leaves_does_not_keep_the_loop_turning(void **state)
+{
+	struct world w;
+	struct end a = {.keys = make_keys()}, b = {.keys = make_keys()};
+	struct sp_timer t;
+	unsigned turns = 0;
+	(void)state;
+	setup(&w);
+	w.known[0] = &a;
+	w.known[1] = &b;
+	join(&w, &a);
+	join(&w, &b);
+	WAIT(&w, a.ups && b.ups && sp_bus_server_counters(w.s)->handshakes_ok == 4);
+	sp_bus_client_free(b.c);
+	uint64_t until = sp_loop_refresh(w.loop) + 500000;
+	sp_timer_init(&t, w.loop, tick, NULL);
+	for (; sp_loop_refresh(w.loop) < until; turns++) {
+		sp_timer_set(&t, until);
+		assert_int_equal(sp_loop_turn(w.loop, true), 0);
+	}
+	assert_in_range(turns, 1, 100); // of a loop that spins: thousands
+	sp_timer_done(&t);
+	sp_bus_client_free(a.c);
+	teardown(&w);
+}
+
 static void an_unknown_key_and_a_wrong_server_are_refused(void **state)
 {
 	struct world w;
@@ -620,6 +646,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		T(messages_go_both_ways_and_carry_who_sent_them),
 		T(what_is_published_reaches_all),
+		T(who_subscribes_and_leaves_does_not_keep_the_loop_turning),
 		T(an_unknown_key_and_a_wrong_server_are_refused),
 		T(a_key_that_is_taken_away_counts_no_more),
 		T(strangers_reach_enrolment_only_and_only_while_it_is_open),
