@@ -8,7 +8,9 @@
 
 #include "controller/hub_internal.h"
 
-#define AGAIN_US UINT64_C(1000000) // when sockets could not be made anew
+#define AGAIN_US           UINT64_C(1000000) // when sockets could not be made anew
+#define ENROL_QUIET        6                 // digests
+#define ENROL_FAR_TOO_MANY (16 * CON_HUB_ENROL_LINKS)
 
 static const double ack_bounds[] = {0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1,
 				    0.25,  0.5,    1,     2.5,  5,     10,   30};
@@ -130,11 +132,17 @@ static void on_cut(void *arg)
 		sp_timer_set(&h->cut, h->cut_us + AGAIN_US);
 }
 
-// Strangers' links end with their enrolment, or here.
+// Strangers' links end with their enrolment, or here: when there were many and it has
+// been quiet, so that none waits for an answer; when there were far too many, in any
+// case.
 static void cut_strangers(struct con_hub *h)
 {
 	uint64_t links = sp_bus_server_counters(h->bus)->enrol_ok;
-	if (links - h->enrol_links < CON_HUB_ENROL_LINKS)
+	uint64_t open = links - h->enrol_links, active = links + h->n_of.enrols;
+	h->enrol_quiet = active == h->enrol_active ? h->enrol_quiet + 1 : 0;
+	h->enrol_active = active;
+	if (open < CON_HUB_ENROL_LINKS ||
+	    (h->enrol_quiet < ENROL_QUIET && open < ENROL_FAR_TOO_MANY))
 		return;
 	if (sp_bus_server_renew(h->bus, SP_BUS_ENROL) == 0)
 		h->enrol_links = links;

@@ -30,7 +30,7 @@ struct hub_peer {
 	bool welcome; // said hello over `route`
 	uint8_t route_len, route[SP_BUS_ROUTE_MAX];
 	uint64_t other_boot; // the one that the present one took over from
-	uint64_t took_over_us, seen_us, snapshot_us;
+	uint64_t hello_us, took_over_us, seen_us, snapshot_us;
 	uint64_t refill_us;
 	uint32_t tokens;
 	struct sp_ratelimit
@@ -83,8 +83,9 @@ struct con_hub {
 	int64_t fetch_left; // bytes that may go now; below 0: owed
 	uint64_t fetch_us;
 	struct sp_timer digest, serve, cut;
-	uint64_t cut_us;      // when it was last done
-	uint64_t enrol_links; // let in when it was last done there
+	uint64_t cut_us;                    // when it was last done
+	uint64_t enrol_links, enrol_active; // let in when it was last done there
+	unsigned enrol_quiet;
 
 	struct hub_counters n_of;
 	struct sp_histogram ack_seconds;

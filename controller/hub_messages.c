@@ -215,6 +215,7 @@ static void take_link(struct con_hub *h, struct hub_peer *p,
 	}
 	hub_fetch_drop(h, p);
 	p->welcome = true;
+	p->hello_us = sp_loop_now_us(h->loop);
 	p->route_len = (uint8_t)from->route_len;
 	memcpy(p->route, from->route, from->route_len);
 	p->pub.boot = m->boot;
@@ -315,7 +316,8 @@ static void take_ack(struct con_hub *h, struct hub_peer *p,
 	if (k->has_state && m->state.len == sizeof(k->state) &&
 	    memcmp(k->state, m->state.data, sizeof(k->state)) != 0)
 		hub_event(h, CON_HUB_STATE, p, "its state hash differs");
-	if (rose && k->published_us)
+	// Who was not here when it was published caught up: that took no time of ours.
+	if (rose && k->published_us >= p->hello_us)
 		sp_histogram_observe(&h->ack_seconds,
 				     (double)(sp_loop_now_us(h->loop) - k->published_us) /
 					     1e6);

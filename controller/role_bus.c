@@ -2,7 +2,6 @@
 // whose calls go where.
 #include "controller/role_bus.h"
 
-#include <arpa/inet.h>
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -11,31 +10,20 @@
 #include <sodium.h>
 
 #include "controller/enrol.h"
+#include "controller/joining.h"
 #include "controller/role_health.h"
 #include "controller/role_sessions.h"
-#include "lib/budget.h"
 #include "lib/file.h"
 #include "lib/key.h"
 #include "lib/text.h"
 
-// Strangers' handshakes and messages.
-#define ENROL_PER_MINUTE     60 // of one source
-#define ENROL_BURST          60
-#define ENROL_ALL_PER_SECOND 200 // of all together; likewise of this host
-#define ENROL_ALL_BURST      8000
-#define ENROL_SOURCES        4096
-#define ENROL_LINES          2 // refusals told in a second; all are counted
-#define ENROL_VALID_S        3600
-#define ENROL_MAX_S          (30 * 86400)
+#define ENROL_VALID_S 3600
+#define ENROL_MAX_S   (30 * 86400)
 
 struct con_bus {
 	struct con_controller *c;
 	struct con_fleet_listener listener;
-	struct sp_budget *strangers, *locals; // locals: whoever is on this host
-	struct sp_ratelimit refusals;
-	uint64_t over_budget;
-	LIST_HEAD(, joining) joining; // enrolments on their way into the state
-	uint64_t enrolments[CON_ENROL_VERDICTS];
+	struct con_joining *joining;
 };
 
 // ---- who may join ----
@@ -156,152 +144,17 @@ static void on_hub_event(void *ctx, enum con_hub_event what, const char *name,
 
 // ---- enrolment ----
 
-static bool is_local(const char *address)
-{
-	return strncmp(address, "127.", 4) == 0 || strcmp(address, "::1") == 0 ||
-	       strncmp(address, "::ffff:127.", 11) == 0;
-}
-
-// Of handshakes and messages alike.
 static enum sp_bus_verdict may_enrol(void *ctx, const char *address)
 {
 	struct con_bus *b = ctx;
-	union {
-		struct sockaddr any;
-		struct sockaddr_in v4;
-		struct sockaddr_in6 v6;
-	} a = {.any = {.sa_family = AF_UNSPEC}};
-	if (inet_pton(AF_INET, address, &a.v4.sin_addr) == 1)
-		a.v4.sin_family = AF_INET;
-	else if (inet_pton(AF_INET6, address, &a.v6.sin6_addr) == 1)
-		a.v6.sin6_family = AF_INET6;
-	if (sp_budget_take(is_local(address) ? b->locals : b->strangers, &a.any,
-			   sp_loop_now_ms(b->c->loop)) == 0)
-		return SP_BUS_ADMIT;
-	b->over_budget++;
-	return SP_BUS_LATER;
-}
-
-struct joining {
-	LIST_ENTRY(joining) chain;
-	struct con_bus *b; // NULL: it ended meanwhile
-	struct con_hub_call to;
-	char name[SP_ENROLTOKEN_NAME_MAX];
-	bool worker;
-};
-
-static void answer_enrolment(struct con_bus *b, const struct con_hub_call *to,
-			     const char *reason, bool worker)
-{
-	struct con_controller *c = b->c;
-	char router[CON_ENDPOINT_MAX], publisher[CON_ENDPOINT_MAX],
-		*routers[] = {router}, *publishers[] = {publisher};
-	uint8_t public_key[32];
-	const struct sp_signed_keys *keys = con_fleet_keys(c->fleet);
-	ProtobufCBinaryData signing[SP_SIGNED_KEYS_MAX];
-	Sallyport__Fleet__EnrolAnswer a = SALLYPORT__FLEET__ENROL_ANSWER__INIT;
-	Sallyport__Fleet__FromController m = SALLYPORT__FLEET__FROM_CONTROLLER__INIT;
-	m.body_case = SALLYPORT__FLEET__FROM_CONTROLLER__BODY_ENROL;
-	m.enrol = &a;
-	a.reason = (char *)(uintptr_t)reason;
-	if (!*reason) {
-		for (unsigned i = 0; i < keys->n; i++)
-			signing[i] = (ProtobufCBinaryData){
-				32, (uint8_t *)(uintptr_t)keys->key[i].public_key};
-		a.signing_keys = signing;
-		a.n_signing_keys = keys->n;
-		if (worker)
-			a.route_key = (ProtobufCBinaryData){32, c->id.route};
-		memcpy(public_key, c->id.control.public_key, 32);
-		a.controller_key = (ProtobufCBinaryData){32, public_key};
-		con_config_endpoint(con_config_advertised(&c->cfg->advertise.router,
-							  &c->cfg->bus.router),
-				    router);
-		con_config_endpoint(con_config_advertised(&c->cfg->advertise.publisher,
-							  &c->cfg->bus.publisher),
-				    publisher);
-		a.router = routers;
-		a.publisher = publishers;
-		a.n_router = a.n_publisher = 1;
-	}
-	(void)!con_hub_answer(c->hub, to, &m);
-}
-
-static void on_committed(void *ctx, int err, const char *why,
-			 const struct sp_position *at)
-{
-	struct joining *j = ctx;
-	(void)at;
-	if (j->b) {
-		LIST_REMOVE(j, chain);
-		answer_enrolment(j->b, &j->to, err ? why : "", j->worker);
-	}
-	free(j);
-}
-
-// A token is for one: while its first holder's way into the state lasts, nobody else's
-// begins.
-static bool is_joining(const struct con_bus *b, const struct sp_enroltoken *t)
-{
-	const struct joining *j;
-	LIST_FOREACH(j, &b->joining, chain)
-	if (strcmp(j->name, t->node) == 0)
-		return true;
-	return false;
-}
-
-static void commit_enrolment(struct con_bus *b, const struct con_hub_call *call,
-			     const struct sp_enroltoken *t, struct sp_changes *changes)
-{
-	const char *reason = "this node is just joining; try again";
-	if (!is_joining(b, t)) {
-		struct joining *j = calloc(1, sizeof(*j));
-		reason = "too many changes wait; try again";
-		if (j) {
-			j->b = b;
-			j->to = *call;
-			j->worker = sp_enroltoken_is_worker(t);
-			snprintf(j->name, sizeof(j->name), "%s", t->node);
-			LIST_INSERT_HEAD(&b->joining, j, chain);
-			if (con_fleet_commit(b->c->fleet, changes, "enrolment",
-					     on_committed, j) == 0)
-				return;
-			LIST_REMOVE(j, chain);
-			free(j);
-		}
-	}
-	sp_changes_done(changes);
-	answer_enrolment(b, call, reason, false);
+	return con_joining_may_enrol(b->joining, address);
 }
 
 static void on_enrol(void *ctx, const struct con_hub_call *call, const char *address,
 		     const Sallyport__Fleet__Enrol *m)
 {
 	struct con_bus *b = ctx;
-	struct con_controller *c = b->c;
-	struct sp_enroltoken t = {0};
-	struct sp_changes changes = {0};
-	struct con_enrol_claim claim = {m->token, m->control_key.data,
-					m->static_key.data};
-	enum con_enrol_verdict v = CON_ENROL_MALFORMED;
-	if (may_enrol(b, address) != SP_BUS_ADMIT)
-		return;
-	// The key it wants to join with must be the one it proved.
-	if (m->control_key.len == 32 && m->static_key.len == 32 &&
-	    memcmp(m->control_key.data, call->key, 32) == 0)
-		v = con_enrol_judge(con_fleet_state(c->fleet), &claim,
-				    sp_loop_unix_ms(c->loop) / 1000, &t, &changes);
-	b->enrolments[v]++;
-	if (con_enrol_is_refused(v)) {
-		if (sp_ratelimit_ok(&b->refusals, sp_loop_now_ms(c->loop)))
-			con_events_add(c->events, SP_LOG_WARN, "enrolment-refused",
-				       t.node, "%s, from %s", con_enrol_word(v), address);
-		answer_enrolment(b, call, con_enrol_reason(v), false);
-	} else if (v == CON_ENROL_AGAIN) {
-		answer_enrolment(b, call, "", sp_enroltoken_is_worker(&t));
-	} else {
-		commit_enrolment(b, call, &t, &changes);
-	}
+	con_joining_enrol(b->joining, call, address, m);
 }
 
 // ---- POST /v1/enrol ----
@@ -472,22 +325,6 @@ static void take_all(struct con_controller *c)
 		con_hub_set_head(c->hub, head, sp_state_hash(state));
 }
 
-static int make_budgets(struct con_bus *b)
-{
-	struct sp_budget_options o = {.sources = ENROL_SOURCES,
-				      .per_minute = ENROL_PER_MINUTE,
-				      .burst = ENROL_BURST,
-				      .all_per_second = ENROL_ALL_PER_SECOND,
-				      .all_burst = ENROL_ALL_BURST};
-	int err = sp_budget_new(&o, &b->strangers);
-	o.sources = 8;
-	o.per_minute = 60 * ENROL_ALL_PER_SECOND;
-	o.burst = ENROL_ALL_BURST;
-	b->refusals = (struct sp_ratelimit){.per_second = ENROL_LINES,
-					    .burst = 10 * ENROL_LINES};
-	return err ? err : sp_budget_new(&o, &b->locals);
-}
-
 static int start(struct con_controller *c)
 {
 	char why[SP_WHY_MAX] = "", router[CON_ENDPOINT_MAX], publisher[CON_ENDPOINT_MAX],
@@ -509,7 +346,7 @@ static int start(struct con_controller *c)
 		.boot = c->boot,
 		.ops = &hub_ops,
 		.ctx = b};
-	int err = make_budgets(b);
+	int err = con_joining_new(c, &b->joining);
 	if (!err)
 		err = con_hub_new(&o, &c->hub, why, sizeof(why));
 	if (err) {
@@ -522,23 +359,12 @@ static int start(struct con_controller *c)
 	return err ? err : con_api_add_detail(c->api, "node", fill_node, b);
 }
 
-static void free_budgets(struct con_bus *b)
-{
-	sp_budget_free(b->strangers);
-	sp_budget_free(b->locals);
-}
-
 static void stop(struct con_controller *c)
 {
-	struct joining *j;
 	if (c->bus && c->fleet)
 		con_fleet_unlisten(&c->bus->listener);
-	while (c->bus && (j = LIST_FIRST(&c->bus->joining))) {
-		LIST_REMOVE(j, chain);
-		j->b = NULL; // the fleet still has it
-	}
 	if (c->bus)
-		free_budgets(c->bus);
+		con_joining_free(c->bus->joining);
 	con_hub_free(c->hub);
 	c->hub = NULL;
 	free(c->bus);
@@ -547,16 +373,8 @@ static void stop(struct con_controller *c)
 
 static void metrics(struct con_controller *c, struct sp_metrics_writer *w)
 {
-	static const struct sp_metric m = {.name = "sallyport_controller_enrolments",
-					   .type = SP_METRIC_COUNTER,
-					   .help = "Nodes that asked to join, by result",
-					   .labels = {"result"}};
 	con_hub_metrics(c->hub, w);
-	sp_metrics_family(w, &m);
-	for (int v = 0; v < CON_ENROL_VERDICTS; v++)
-		sp_metrics_u64(w, c->bus->enrolments[v],
-			       SP_LABELS(con_enrol_word((enum con_enrol_verdict)v)));
-	sp_metrics_u64(w, c->bus->over_budget, SP_LABELS("over-budget"));
+	con_joining_metrics(c->bus->joining, w);
 }
 
 const struct con_role con_role_bus = {
