@@ -224,7 +224,6 @@ static void ask(void *ctx)
 		headers[2] = match;
 	}
 	struct sp_fetch_options o = {.url = url,
-				     .fd = -1,
 				     .headers = headers,
 				     .ca_file = p->opt.cfg->endpoint_ca,
 				     .timeout_ms = p->waited ? CLI_POLL_WAIT_S * 1000 +

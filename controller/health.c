@@ -398,13 +398,12 @@ static void tell_change(struct con_health *h, const struct con_node_change *c)
 }
 
 static void tell_vantages(struct con_health *h, uint32_t was, uint32_t is,
-			  const char *kind, const char *text)
+			  enum sp_log_level level, const char *kind, const char *text)
 {
 	for (unsigned i = 0; i < CON_VANTAGES_MAX; i++) {
 		const char *name = con_verdict_vantage_name(h->verdict, i);
 		if (name && h->vantage[i].spoke && ((is & ~was) >> i) & 1)
-			con_events_add(h->opt.events, SP_LOG_WARN, kind, name, "%s",
-				       text);
+			con_events_add(h->opt.events, level, kind, name, "%s", text);
 	}
 }
 
@@ -419,19 +418,20 @@ static void tell_status(struct con_health *h)
 	if (!s.panic && h->was.panic)
 		con_events_add(h->opt.events, SP_LOG_INFO, "panic-over", "",
 			       "enough of the fleet answers again");
-	if (s.blind && !h->was.blind && h->cycles > 1)
+	if (s.blind && !h->was.blind)
 		con_events_add(h->opt.events, SP_LOG_ERROR, "blind", "",
 			       "no vantage has a vote: verdicts stand still");
-	if (!s.blind && h->was.blind && h->cycles > 1)
+	if (!s.blind && h->was.blind)
 		con_events_add(h->opt.events, SP_LOG_INFO, "blind-over", "",
 			       "a vantage has a vote");
-	tell_vantages(h, h->was.silent, s.silent, "vantage-silent",
+	tell_vantages(h, h->was.silent, s.silent, SP_LOG_WARN, "vantage-silent",
 		      "says nothing; it has no vote");
-	tell_vantages(h, h->was.cut_off, s.cut_off, "vantage-cut-off",
+	tell_vantages(h, h->was.cut_off, s.cut_off, SP_LOG_WARN, "vantage-cut-off",
 		      "reaches none of its controls; it has no vote");
-	tell_vantages(h, h->was.astray, s.astray, "vantage-astray",
+	tell_vantages(h, h->was.astray, s.astray, SP_LOG_WARN, "vantage-astray",
 		      "fails more than half of the fleet; it has no vote");
-	tell_vantages(h, h->was.voters, s.voters, "vantage-votes", "has a vote");
+	tell_vantages(h, h->was.voters, s.voters, SP_LOG_INFO, "vantage-votes",
+		      "has a vote");
 	h->was = s;
 }
 

@@ -136,7 +136,7 @@ size_t con_verdict_cycle(struct con_verdict *v, uint64_t now_ms,
 
 struct con_verdict_status { // as of the last cycle
 	bool panic;         // under panic_percent of the fleet alive: all are offered
-	bool blind;         // vantages are known, none has a vote: states stand still
+	bool blind;         // vantages have spoken, none has a vote: states stand still
 	uint32_t voters;    // mask
 	uint32_t silent, cut_off,
 		astray; // masks of who has none: says nothing; fails its

@@ -206,7 +206,7 @@ void con_verdict_weigh_vantages(struct con_verdict *v, uint64_t now)
 		bool silent = !w->heard || w->heard_ms < ago(now, v->opt.silent_ms);
 		bool astray = !silent && w->controls_ok && is_astray(v, i, now);
 		bool votes = !silent && w->controls_ok && !astray;
-		known = true;
+		known |= w->heard;
 		w->present = !silent && w->controls_ok;
 		if (votes && !w->votes)
 			w->voting_since_ms = now;

@@ -86,7 +86,6 @@ static void begin(void *ctx)
 	c->waiting = c->n;
 	for (unsigned i = 0; i < c->n; i++) {
 		struct sp_fetch_options o = {.url = c->url[i],
-					     .fd = -1,
 					     .ca_file = *c->ca_file ? c->ca_file : NULL,
 					     .timeout_ms = c->deadline_ms,
 					     .max_bytes = BODY_MAX,

@@ -4,7 +4,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include <sodium.h>
 
@@ -147,13 +146,13 @@ static void on_external(void *ctx, const struct sp_fetch_result *res)
 		sp_probe_fall(x->probe, reason_of(res->err), res->detail);
 }
 
-static void on_stream(void *ctx, struct sp_probe *probe, int fd)
+static void on_stream(void *ctx, struct sp_probe *probe, const char *name)
 {
 	struct place *x = ctx;
 	const struct hck_prober *p = x->prober;
 	const struct hck_probe_plan *plan = &p->targets.plan;
 	char url[HCK_URL_MAX + sizeof(x->nonce) + 1];
-	struct sp_fetch_options o = {.fd = fd,
+	struct sp_fetch_options o = {.by_way_of = name,
 				     .ca_file = p->ca_file,
 				     .timeout_ms = p->plan.deadline_ms + 1000,
 				     .max_bytes = BODY_MAX,

@@ -6,7 +6,6 @@
 #include <string.h>
 #include <strings.h>
 #include <sys/queue.h>
-#include <unistd.h>
 
 #include <curl/curl.h>
 
@@ -32,8 +31,7 @@ struct sp_fetch {
 	TAILQ_ENTRY(sp_fetch) entry;
 	struct sp_fetch_env *env;
 	CURL *easy;
-	struct curl_slist *headers, *connect_to;
-	int fd; // given and not taken yet; -1
+	struct curl_slist *headers;
 	struct text head, body;
 	char error[CURL_ERROR_SIZE];
 	uint64_t began_us;
@@ -94,7 +92,6 @@ static void on_reap(struct sp_deferred *d)
 	struct sp_fetch *f =
 		(struct sp_fetch *)((char *)d - offsetof(struct sp_fetch, reap));
 	curl_slist_free_all(f->headers);
-	curl_slist_free_all(f->connect_to);
 	free(f->head.v);
 	free(f->body.v);
 	free(f);
@@ -105,8 +102,6 @@ static void retire(struct sp_fetch *f)
 	TAILQ_REMOVE(&f->env->all, f, entry);
 	curl_multi_remove_handle(f->env->multi, f->easy);
 	curl_easy_cleanup(f->easy);
-	if (f->fd >= 0)
-		close(f->fd);
 	sp_loop_reap(f->env->loop, &f->reap);
 }
 
@@ -274,36 +269,6 @@ void sp_fetch_env_free(struct sp_fetch_env *env)
 
 // ---- one ----
 
-static curl_socket_t give_socket(void *arg, curlsocktype purpose,
-				 struct curl_sockaddr *address)
-{
-	struct sp_fetch *f = arg;
-	(void)purpose;
-	(void)address;
-	int fd = f->fd;
-	f->fd = -1;
-	return fd >= 0 ? fd : CURL_SOCKET_BAD;
-}
-
-static int say_connected(void *arg, curl_socket_t fd, curlsocktype purpose)
-{
-	(void)arg;
-	(void)fd;
-	(void)purpose;
-	return CURL_SOCKOPT_ALREADY_CONNECTED;
-}
-
-// curl looks nothing up and connects to nothing: the socket is there.
-static bool set_given(struct sp_fetch *f)
-{
-	f->connect_to = curl_slist_append(NULL, "::127.0.0.1:");
-	return f->connect_to &&
-	       !curl_easy_setopt(f->easy, CURLOPT_CONNECT_TO, f->connect_to) &&
-	       !curl_easy_setopt(f->easy, CURLOPT_OPENSOCKETFUNCTION, give_socket) &&
-	       !curl_easy_setopt(f->easy, CURLOPT_OPENSOCKETDATA, f) &&
-	       !curl_easy_setopt(f->easy, CURLOPT_SOCKOPTFUNCTION, say_connected);
-}
-
 static bool set_headers(struct sp_fetch *f, const char *const *headers)
 {
 	for (; headers && *headers; headers++) {
@@ -334,20 +299,18 @@ static bool set_options(struct sp_fetch *f, const struct sp_fetch_options *opt)
 	       !curl_easy_setopt(c, CURLOPT_HEADERFUNCTION, on_header) &&
 	       !curl_easy_setopt(c, CURLOPT_HEADERDATA, f) &&
 	       (!opt->ca_file || !curl_easy_setopt(c, CURLOPT_CAINFO, opt->ca_file)) &&
-	       set_headers(f, opt->headers) && (opt->fd < 0 || set_given(f));
+	       set_headers(f, opt->headers) &&
+	       (!opt->by_way_of ||
+		!curl_easy_setopt(c, CURLOPT_ABSTRACT_UNIX_SOCKET, opt->by_way_of));
 }
 
 int sp_fetch_start(struct sp_fetch_env *env, const struct sp_fetch_options *opt,
 		   struct sp_fetch **ret)
 {
 	struct sp_fetch *f = calloc(1, sizeof(*f));
-	if (!f) {
-		if (opt->fd >= 0)
-			close(opt->fd);
+	if (!f)
 		return -ENOMEM;
-	}
 	f->env = env;
-	f->fd = opt->fd;
 	f->head.max = SP_FETCH_HEADERS_MAX;
 	f->body.max = opt->max_bytes;
 	f->done = opt->done;
@@ -358,8 +321,6 @@ int sp_fetch_start(struct sp_fetch_env *env, const struct sp_fetch_options *opt,
 	if (!f->easy || !set_options(f, opt) ||
 	    curl_multi_add_handle(env->multi, f->easy)) {
 		curl_easy_cleanup(f->easy);
-		if (f->fd >= 0)
-			close(f->fd);
 		on_reap(&f->reap);
 		return -ENOMEM;
 	}

@@ -1,6 +1,7 @@
 // HTTP by libcurl in our event loop: GET with TLS verified, over a connection of its own
-// or over one that is given, such as a stream through a worker. Never follows redirects,
-// never uses a proxy, keeps no connection. Not here: what is asked and what follows.
+// or by way of a Unix socket, such as a stream through a worker (lib/probe.h). Never
+// follows redirects, never uses a proxy, keeps no connection. Not here: what is asked and
+// what follows.
 #ifndef SP_FETCH_H
 #define SP_FETCH_H
 
@@ -35,8 +36,8 @@ bool sp_fetch_header(const struct sp_fetch_result *res, const char *name, char *
 
 struct sp_fetch;
 struct sp_fetch_options {
-	const char *url;            // http or https
-	int fd;                     // a connected socket, the callee's in every case; -1
+	const char *url;       // http or https
+	const char *by_way_of; // name of an abstract Unix socket; NULL: the URL's host
 	const char *const *headers; // "Name: value", NULL ends it; may be NULL
 	const char *ca_file;        // PEM; NULL: the system's authorities
 	const char *user_agent;     // NULL: none is sent

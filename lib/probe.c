@@ -205,11 +205,12 @@ static void send_request(struct sp_probe *p, struct sp_stream *st)
 
 static void give_stream(struct sp_probe *p, struct probe_stream *s)
 {
-	int fd = -1, err = bridge_new(p->env->loop, s->st, &s->bridge, &fd);
+	char name[BRIDGE_NAME_MAX];
+	int err = bridge_new(p->env->loop, s->st, &s->bridge, name);
 	if (err)
 		sp_probe_fall(p, SP_REASON_NO_DESCRIPTORS, sp_strerror(err));
 	else
-		p->opt.stream(p->opt.ctx, p, fd);
+		p->opt.stream(p->opt.ctx, p, name);
 }
 
 static void stream_opened(void *ctx, struct sp_stream *st, const struct sp_target *bound)

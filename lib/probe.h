@@ -75,10 +75,11 @@ struct sp_probe_options {
 	uint32_t rung_ms;               // for each rung; 0: only the deadline
 	uint32_t deadline_ms;           // for all; 0: only the rungs
 	bool fine; // tell handshake from session to 0.5 ms, at the cost of polls
-	// Instead of the built-in request: the stream is open, and `fd`, the callee's
-	// from now on, is as good as a connected socket. Goes on with sp_probe_climb,
+	// Instead of the built-in request: the stream is open; who connects to the
+	// abstract Unix socket of this name, once and from this process, has it. (libcurl
+	// does that; a connected socket it does not take.) Goes on with sp_probe_climb,
 	// _fall and _open.
-	void (*stream)(void *ctx, struct sp_probe *p, int fd);
+	void (*stream)(void *ctx, struct sp_probe *p, const char *name);
 	// From the loop, exactly once; the probe is no more.
 	void (*done)(void *ctx, const struct sp_probe_result *res);
 	void *ctx;

@@ -25,11 +25,13 @@ struct sp_probe_seat {
 	bool stale;             // a new session is needed
 };
 
-// A stream made to look like a socket: one end of a pair is the program's.
+// A stream made to look like a server: who connects has it.
+#define BRIDGE_NAME_MAX 16 // with its NUL
 struct bridge;
-// Opens it and gives the program's end to *ret_fd, the bridge to *ret. 0; -errno.
+// Listens on an abstract Unix socket, whose name goes to ret_name (BRIDGE_NAME_MAX). 0
+// and *ret; -errno.
 int bridge_new(struct sp_loop *loop, struct sp_stream *st, struct bridge **ret,
-	       int *ret_fd) SP_MUST_CHECK;
+	       char *ret_name) SP_MUST_CHECK;
 // The engine's calls, for the stream.
 size_t bridge_sink(struct bridge *b, const uint8_t *buf, size_t len);
 void bridge_sink_fin(struct bridge *b);

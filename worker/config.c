@@ -191,6 +191,10 @@ static const struct sp_conf_key keys[] = {
 	      "The same for all streams of a session"),
 	BYTES(datagram_budget_bytes, "datagram_budget", "512K", 16384, 64 << 20, true,
 	      "Datagrams queued towards one client"),
+	COUNT(handshakes_per_minute, "handshakes_per_minute", "600", 1000000,
+	      "handshakes", false,
+	      "First flights of one address a minute, with a sixth of it as burst; "
+	      "further ones are a stranger's"),
 	TIME(handshake_ms, "handshake_timeout", "10s", 1000, 60000, false,
 	     "From a connection to its authentication"),
 	TIME(dial_ms, "dial_timeout", "10s", 100, 120000, false,

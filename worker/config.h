@@ -43,6 +43,7 @@ struct wrk_config {
 			flows_per_session, opens_per_second, half_open, dials;
 		int64_t memory_bytes, stream_window_bytes, session_window_bytes,
 			datagram_budget_bytes;
+		int64_t handshakes_per_minute;
 		int64_t handshake_ms, dial_ms, stream_idle_ms, flow_idle_ms, stale_ms,
 			keep_ms;
 	} limits;

@@ -335,6 +335,8 @@ static int make_admission(struct wrk_worker *w)
 	if (err)
 		return err;
 	sp_budget_options_default(&budget);
+	budget.per_minute = (uint32_t)w->cfg->limits.handshakes_per_minute;
+	budget.burst = budget.per_minute / 6 ? budget.per_minute / 6 : 1;
 	w->replay_memory = calloc(1, bytes);
 	if (!w->replay_memory)
 		return -ENOMEM;

@@ -125,6 +125,45 @@ class FleetWorker(Process):
         return None
 
 
+class Vantage(Process):
+    """A health checker that joined with a one-time token."""
+
+    def __init__(self, lab, name, region="eu", **config):
+        self.vantage, self.region = name, region
+        self.dir = lab.dir / f"vantage-{name}"
+        self.dir.mkdir()
+        self.admin = free_port()
+        self.config_path = self.dir / "healthcheck.yaml"
+        self.config = {
+            "control": {"folder": "state"},
+            "probe": {"interval": "1s", "deadline": "500ms"},
+            "admin": {"listen": f"127.0.0.1:{self.admin}"},
+            "log": {"level": "debug"}, **config}
+        self.write_config()
+        super().__init__(lab, f"vantage-{name}",
+                         [BUILD / "bin" / "sallyport-healthcheck", "-c", self.config_path])
+
+    def write_config(self):
+        self.config_path.write_text(yaml.safe_dump(self.config))
+
+    def enrol(self, token=None):
+        token = token or self.lab.vantage_token(self.vantage, self.region)
+        return subprocess.run([*self.argv, "enroll", token], capture_output=True, text=True,
+                              timeout=30 * SLOW)
+
+    def start(self):
+        self.spawn()
+        wait_until(lambda: self.ready() or self._died(), 15 * SLOW, f"{self.name} is ready")
+        return self
+
+    def ready(self):
+        with contextlib.suppress(OSError):
+            return http_get(self.admin, "/readyz")[0] == 200
+
+    def metrics(self):
+        return parse_metrics(http_get(self.admin, "/metrics")[1])
+
+
 class FleetClient(Client):
     """A client that asks the controller's endpoint."""
 
@@ -199,6 +238,9 @@ class FleetLab:
     def enrol_token(self, worker):
         return self.run("enroll", "--node", worker).stdout.split()[-1]
 
+    def vantage_token(self, name, region):
+        return self.run("enroll", "--vantage", name, "--region", region).stdout.split()[-1]
+
     def token(self, user):
         out = self.run("token", "make", user).stdout
         return next(word for word in out.split() if word.startswith("spt_"))
@@ -215,6 +257,16 @@ class FleetLab:
             assert done.returncode == 0, done.stdout + done.stderr
             self[name].start()
         return self
+
+    def vantages(self, *names, **config):
+        """`names`: of vantages, or (name, region)."""
+        started = []
+        for n in names:
+            v = Vantage(self, *(n if isinstance(n, tuple) else (n,)), **config)
+            done = v.enrol()
+            assert done.returncode == 0, done.stdout + done.stderr
+            started.append(v.start())
+        return started
 
     def client(self, name="client", user="alice", **config):
         return FleetClient(self, name, user, **config).start()
