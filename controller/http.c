@@ -296,6 +296,7 @@ static void sent(struct con_http_call *c)
 	struct con_http *h = c->http;
 	h->out_bytes -= c->out;
 	c->out = 0;
+	bufferevent_enable(c->bev, EV_READ);
 	if (!c->last) {
 		c->asked = true;
 		set_state(c, READING);
@@ -492,8 +493,14 @@ static void on_again(struct sp_deferred *d)
 static void on_read(struct bufferevent *bev, void *ctx)
 {
 	struct con_http_call *c = ctx;
-	(void)bev;
 	sp_loop_now_us(c->http->opt.loop);
+	if (c->state != READING && c->state != CLOSING) {
+		// Not by a high watermark: while it is reached, libevent 2.1 calls again
+		// and again.
+		if (evbuffer_get_length(bufferevent_get_input(bev)) > CON_HTTP_HEAD_BYTES)
+			bufferevent_disable(bev, EV_READ);
+		return;
+	}
 	if (c->state == READING && !c->begun) {
 		c->begun = true;
 		if (c->asked)
@@ -608,7 +615,6 @@ static void take(struct con_http *h, int fd, struct source *s,
 	sp_timer_init(&c->deadline, h->opt.loop, on_deadline, c);
 	sp_timer_set(&c->deadline, after_ms(h, h->opt.limits.head_ms));
 	bufferevent_setcb(c->bev, on_read, on_written, on_event, c);
-	bufferevent_setwatermark(c->bev, EV_READ, 0, CON_HTTP_HEAD_BYTES + 4096);
 	bufferevent_enable(c->bev, EV_READ);
 	if (!h->opt.tls)
 		bufferevent_disable(c->bev, EV_WRITE); // until something is left to send
