@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/queue.h>
 
 #include "controller/directory.h"
 #include "controller/usage_store.h"
@@ -21,6 +22,7 @@ struct con_sessions {
 	struct con_directory *directory;
 	struct con_usage_store *usage;
 	bool load; // the disk was lost: Redis knows more
+	LIST_HEAD(, waiting) waiting;
 };
 
 // ---- what the modules ask ----
@@ -98,6 +100,7 @@ static void on_directory_event(void *ctx, enum con_directory_event what,
 // ---- calls ----
 
 struct waiting { // an answer that is due
+	LIST_ENTRY(waiting) link;
 	struct con_sessions *s;
 	struct con_hub_call to;
 };
@@ -105,11 +108,19 @@ struct waiting { // an answer that is due
 static struct waiting *wait_for(struct con_sessions *s, const struct con_hub_call *call)
 {
 	struct waiting *w = malloc(sizeof(*w));
-	if (w)
-		*w = (struct waiting){s, *call};
-	else
+	if (!w) {
 		con_hub_refuse(s->c->hub, call, "out of memory", 1000);
+		return NULL;
+	}
+	*w = (struct waiting){.s = s, .to = *call};
+	LIST_INSERT_HEAD(&s->waiting, w, link);
 	return w;
+}
+
+static void waiting_free(struct waiting *w)
+{
+	LIST_REMOVE(w, link);
+	free(w);
 }
 
 static void on_session_answer(void *ctx, const Sallyport__Fleet__SessionAnswer *m)
@@ -120,7 +131,7 @@ static void on_session_answer(void *ctx, const Sallyport__Fleet__SessionAnswer *
 	out.session = (Sallyport__Fleet__SessionAnswer *)(uintptr_t)m;
 	if (w->to.call)
 		(void)!con_hub_answer(w->s->c->hub, &w->to, &out);
-	free(w);
+	waiting_free(w);
 }
 
 static void on_usage_answer(void *ctx, const Sallyport__Fleet__UsageAnswer *m)
@@ -130,7 +141,7 @@ static void on_usage_answer(void *ctx, const Sallyport__Fleet__UsageAnswer *m)
 	out.body_case = SALLYPORT__FLEET__FROM_CONTROLLER__BODY_USAGE;
 	out.usage = (Sallyport__Fleet__UsageAnswer *)(uintptr_t)m;
 	(void)!con_hub_answer(w->s->c->hub, &w->to, &out);
-	free(w);
+	waiting_free(w);
 }
 
 bool con_sessions_call(struct con_controller *c, const struct con_hub_call *call,
@@ -410,6 +421,8 @@ static void stop(struct con_controller *c)
 		con_redis_reconnect(con_fleet_redis(c->fleet));
 	con_usage_store_free(s->usage);
 	con_directory_free(s->directory);
+	while (!LIST_EMPTY(&s->waiting)) // for what nobody answers any more
+		waiting_free(LIST_FIRST(&s->waiting));
 	free(s);
 }
 
