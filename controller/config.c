@@ -134,6 +134,14 @@ static const struct sp_conf_key keys[] = {
 	 .def = "false",
 	 .help = "Allow HTTP without TLS on other than loopback, behind a proxy that "
 		 "does TLS"},
+	{.name = "endpoint.token_rate",
+	 .type = SP_CONF_INT,
+	 .offset = AT(endpoint.token_rate),
+	 .def = "2",
+	 .min = 1,
+	 .max = 1000000,
+	 .unit = "requests a second",
+	 .help = "What one token may ask, over time; at once, thirty times that"},
 
 	{.name = "admin.listen",
 	 .type = SP_CONF_ADDRESS,

@@ -33,6 +33,7 @@ struct con_config {
 		struct sp_target listen;
 		char *certificate, *key;
 		bool plain;
+		int64_t token_rate;
 	} endpoint;
 	struct {
 		struct sp_target listen;

@@ -113,6 +113,8 @@ static int listen_on(struct con_config_endpoint *r, SSL_CTX *tls)
 	o.loop = c->loop;
 	o.listen = c->cfg->endpoint.listen;
 	o.tls = tls;
+	o.clients.token_rate = (unsigned)c->cfg->endpoint.token_rate;
+	o.clients.token_burst = 30 * o.clients.token_rate;
 	o.clients.secret = con_fleet_secret(c->fleet);
 	o.clients.devices = r->devices;
 	o.clients.state = on_state;

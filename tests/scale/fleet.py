@@ -46,7 +46,7 @@ class Fleet:
             "redis": {"address": f"unix:{self.redis_socket}"},
             "bus": {n: f"127.0.0.1:{p}" for n, p in zip(names, self.bus)},
             "api": {"socket": self.socket},
-            "endpoint": {"listen": f"127.0.0.1:{self.endpoint}"},
+            "endpoint": {"listen": f"127.0.0.1:{self.endpoint}", "token_rate": 1000000},
             "admin": {"listen": f"127.0.0.1:{self.admin}"},
             "log": {"level": "warn"}}
         with open(self.path("controller.yaml"), "w", encoding="utf-8") as f:
@@ -78,11 +78,7 @@ class Fleet:
     def change(self):
         """A small change that every worker has to apply: a lease comes or goes."""
         self.rules += 1
-        self.ctl("cordon" if self.rules % 2 else "undrain", "n1")
-
-    def cordon(self):
-        """A node that is offered to nobody any more: every client's config changes."""
-        self.ctl("cordon", "n0")
+        self.ctl(*(["cordon", "n0", "--force"] if self.rules % 2 else ["undrain", "n0"]))
 
     def post(self, path, body):
         """The operator API itself, for what a thousand processes would be slow to say."""

@@ -188,7 +188,7 @@ class Clients:
         before = measure.cpu_seconds(pid)
         load.stdin.write(b"go\n")
         load.stdin.flush()
-        self.fleet.cordon()
+        self.fleet.change()  # a node comes or goes: every client's config is another
         out = json.loads(load.stdout.readline())
         if out["failed"]:
             raise BenchError(f"long polls: {out['failed']} failed: {out['why']}")
@@ -272,20 +272,22 @@ def main():
 
 
 def run(procs, folder, build, options, report):
-    counts = [] if options.only == "clients" else [int(n) for n in options.workers.split(",")]
+    counts = sorted(int(n) for n in options.workers.split(","))
+    if options.only == "clients":
+        counts = [200]  # exits to tell clients of
     fleet = Fleet(procs, folder, build)
     fleet.start(users=100)
-    fleet.apply(max(counts, default=8))
+    fleet.apply(counts[-1])
+    say(f"enrolling {counts[-1]:,} workers")
+    sim = Sim(procs, build, fleet.tokens(counts[-1]))
+    say(f"  joined in {sim.ask('enrol')['seconds']:.1f} s")
+    if options.only != "clients":
+        for n in counts:
+            report["workers"].append(Workers(fleet, sim, n, options.publishes).run())
+    procs.end(sim.proc)
     if options.only != "workers":
         say("clients of the config endpoint")
         report["clients"] = Clients(fleet, procs, build, options).run()
-    if not counts:
-        return
-    say(f"enrolling {max(counts):,} workers")
-    sim = Sim(procs, build, fleet.tokens(max(counts)))
-    say(f"  joined in {sim.ask('enrol')['seconds']:.1f} s")
-    for n in sorted(counts):
-        report["workers"].append(Workers(fleet, sim, n, options.publishes).run())
 
 
 if __name__ == "__main__":
