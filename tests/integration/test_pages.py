@@ -6,7 +6,8 @@ import pytest
 from harness import BUILD, ROOT
 
 PAGES = {"sallyport-worker": "sallyport-worker.8", "sallyport": "sallyport.1",
-         "sallyport-controller": "sallyport-controller.8"}
+         "sallyport-controller": "sallyport-controller.8",
+         "sallyport-healthcheck": "sallyport-healthcheck.8"}
 
 
 @pytest.mark.parametrize("program,page", PAGES.items())

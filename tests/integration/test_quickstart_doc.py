@@ -79,7 +79,8 @@ def test_the_json_examples_hold(name, kind):
 
 
 @pytest.mark.parametrize("name,program", [("worker.yaml", "sallyport-worker"),
-                                          ("client.yaml", "sallyport")])
+                                          ("client.yaml", "sallyport"),
+                                          ("healthcheck.yaml", "sallyport-healthcheck")])
 def test_the_yaml_examples_hold(name, program):
     subprocess.run([BUILD / "bin" / program, "-c", EXAMPLES / name, "--dump-config"],
                    capture_output=True, check=True)
