@@ -22,8 +22,10 @@ struct con_http_limits {
 	unsigned per_address; // an IPv4 address, an IPv6 /64
 	unsigned rate, burst; // of an address: connections and requests a second
 	bool loopback;        // these two also for loopback, where a proxy may be
-	uint32_t head_ms;     // for a head, from its first byte; for the first one from
-			  // the start of the connection, TLS's handshake included
+
+	// For a head, from its first byte; for the first one from the start of the
+	// connection, TLS's handshake included.
+	uint32_t head_ms;
 	uint32_t idle_ms;  // between requests
 	uint32_t write_ms; // for the client to take an answer
 	size_t out_bytes;  // answers not taken yet, together; more: 503

@@ -85,6 +85,8 @@ static void dump_list(const struct sp_conf_key *k, const void *field, unsigned d
 
 static bool is_set(const struct sp_conf_key *k, const void *field)
 {
+	if (conf_is_list(k)) // the three begin alike; an empty one may not be written
+		return k->min == 0 || ((const struct sp_conf_strings *)field)->n;
 	if (k->type == SP_CONF_STRING || k->type == SP_CONF_PATH)
 		return *(char *const *)field;
 	return k->type != SP_CONF_ADDRESS || ((const struct sp_target *)field)->kind;

@@ -641,7 +641,7 @@ def verbs(ctl):
 def test_the_manual_has_every_verb_and_option(ctl):
     page = (ROOT / "docs/man/sallyportctl.1").read_text()
     listed = verbs(ctl)
-    assert len(listed) == 15
+    assert len(listed) >= 27 and {"apply", "drain", "config sign"} <= set(listed)
     for verb, options in listed.items():
         assert re.search(rf"^\.(It|Ss).* ({verb.replace(' ', ' (Cm )?')})\b", page, re.M), verb
         for option in options:
