@@ -54,6 +54,10 @@ static void tell_change(struct con_controller *c, const struct con_fleet_change 
 		if (strncmp(ch->key, kinds[i].prefix, len) != 0 || !kind)
 			continue;
 		json_t *o = ch->json ? json_loads(ch->json, 0, NULL) : NULL;
+		if (json_is_true(json_object_get(o, "used"))) {
+			json_decref(o); // a one-time token: its "enrolled" tells
+			return;
+		}
 		const char *more = json_string_value(json_object_get(o, "kind"));
 		const char *user = json_string_value(json_object_get(o, "user"));
 		con_events_add(c->events, kinds[i].level, kind, ch->key + len,

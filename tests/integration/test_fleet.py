@@ -20,6 +20,13 @@ def test_a_fleet_comes_up_from_a_file_and_serves(lab, origin):
         (name, "up", fleet.head()[1]) for name in ("a/0", "b/0")]
 
 
+def test_an_enrolment_is_opened_once_and_then_done(lab):
+    fleet = FleetLab(lab, workers=("a",)).start()
+    kinds = [e["kind"] for e in fleet.json("get", "events")["events"]
+             if e["about"] in ("worker/a/0", "a/0")]
+    assert [k for k in kinds if k.startswith("enrol")] == ["enrolment-open", "enrolled"]
+
+
 def test_a_change_reaches_every_worker_and_cuts_nothing(lab, origin):
     fleet = FleetLab(lab).start()
     client = fleet.client()
