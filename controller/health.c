@@ -118,6 +118,7 @@ static void set_worker(struct con_health *h, const char *worker, uint64_t sequen
 	if (!o || !sp_state_get(h->state, id_key, NULL)) {
 		if (at >= 0) {
 			con_verdict_remove_node(h->verdict, (unsigned)at);
+			health_drop_probes(h->node[at]);
 			h->node[at]->used = false;
 		}
 		json_decref(o);
@@ -139,6 +140,7 @@ static void set_worker(struct con_health *h, const char *worker, uint64_t sequen
 	}
 	fresh.boot = is_new ? 0 : n->boot;
 	fresh.draining = is_new ? false : n->draining;
+	health_drop_probes(n);
 	*n = fresh;
 	con_verdict_forget(h->verdict, i, now_ms(h));
 }
@@ -302,6 +304,7 @@ static void take_probe(struct con_health *h, unsigned vantage,
 		.reason = p->reason,
 	};
 	r.began_ms = r.ended_ms - p->took_ms;
+	health_keep_probe(n, vantage, (unsigned)carrier, p);
 	int err = con_verdict_result(h->verdict, vantage, (unsigned)node, &r);
 	h->stale += err == SP_E_STALE;
 	h->results += !err;
@@ -525,8 +528,11 @@ void con_health_free(struct con_health *h)
 	if (!h)
 		return;
 	sp_timer_done(&h->cycle);
-	for (unsigned i = 0; i < h->n_nodes; i++)
+	for (unsigned i = 0; i < h->n_nodes; i++) {
+		if (h->node[i])
+			health_drop_probes(h->node[i]);
 		free(h->node[i]);
+	}
 	free(h->node);
 	sp_state_free(h->state);
 	con_verdict_free(h->verdict);

@@ -66,8 +66,12 @@ uint32_t con_health_latency_us(struct con_health *h, const char *worker,
 // By verdict down or held down: its sessions may be adopted.
 bool con_health_is_down(struct con_health *h, const char *worker);
 
-// {panic, blind, vantages:[…], nodes:[…]}, for operators. New reference; NULL: no memory.
-json_t *con_health_json(struct con_health *h);
+// {panic, blind, vantages:[…], nodes:[…]}, for operators. `node`: of that node or worker
+// only, and with `views`: what each vantage sees of each carrier; NULL: all without it.
+// New reference; NULL: no memory.
+json_t *con_health_json(struct con_health *h, const char *node);
+// [{name, region, state, sequence, fails, sees}] of the vantages. New reference.
+json_t *con_health_vantages(struct con_health *h);
 // The part of one worker, to `into`; an unknown one: nothing.
 void con_health_fill(struct con_health *h, const char *worker, json_t *into);
 void con_health_metrics(struct con_health *h, struct sp_metrics_writer *w);

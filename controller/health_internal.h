@@ -7,7 +7,17 @@
 #include "lib/derive.h"
 
 #define HEALTH_REASONS     64 // pairs of rung and reason that are told apart
+#define HEALTH_RUNGS_MAX   9
+#define HEALTH_DETAIL_MAX  64
 #define HEALTH_CARRIER_MAX (SP_TARGET_TEXT_MAX + 8)
+
+// The last probe of one carrier by one vantage, as it was told; for operators alone.
+struct health_probe {
+	uint32_t rung_us[HEALTH_RUNGS_MAX]; // of each rung climbed
+	unsigned rungs;
+	uint32_t took_ms;
+	char detail[HEALTH_DETAIL_MAX]; // printable ASCII, cut
+};
 
 struct health_node { // by the index of the verdict
 	bool used;
@@ -19,6 +29,7 @@ struct health_node { // by the index of the verdict
 	unsigned n_carriers;
 	char carrier[CON_VERDICT_CARRIERS_MAX][HEALTH_CARRIER_MAX];
 	uint64_t last_ended_ms[CON_VANTAGES_MAX][CON_VERDICT_CARRIERS_MAX]; // Unix
+	struct health_probe *probe[CON_VANTAGES_MAX]; // one for each carrier; NULL: none
 };
 
 struct health_vantage {
@@ -47,6 +58,12 @@ struct con_health {
 
 // Index of a worker in the verdict; -ENOENT.
 int health_find(struct con_health *h, const char *worker);
+// Keeps a probe to be shown; without memory, nothing. `p` has a carrier of the node.
+void health_keep_probe(struct health_node *n, unsigned vantage, unsigned carrier,
+		       const Sallyport__Fleet__Probe *p);
+void health_drop_probes(struct health_node *n);
+// What each vantage sees of each carrier of a node: new reference.
+json_t *health_views(const struct con_health *h, unsigned node);
 // Names of the vantages in a mask, with commas. Returns buf.
 char *health_names(const struct con_health *h, uint32_t mask, char *buf, size_t cap);
 

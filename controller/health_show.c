@@ -149,28 +149,65 @@ static const char *vantage_word(const struct con_verdict_status *s, unsigned i)
 				       : "silent";
 }
 
-json_t *con_health_json(struct con_health *h)
+// How many nodes of those it told of it cannot use now.
+static unsigned count_failing(struct con_health *h, unsigned vantage, unsigned *ret_seen)
+{
+	struct con_node_view v;
+	struct con_sight_view s;
+	unsigned failing = 0;
+	uint64_t now = sp_loop_now_ms(h->opt.loop);
+	*ret_seen = 0;
+	for (unsigned i = 0; i < con_verdict_nodes(h->verdict); i++) {
+		bool seen = false;
+		if (!con_verdict_node(h->verdict, i, &v))
+			continue;
+		for (unsigned c = 0; c < h->node[i]->n_carriers; c++)
+			seen |= con_verdict_sight(h->verdict, i, vantage, c, now, &s);
+		*ret_seen += seen;
+		failing += (v.failing >> vantage) & 1;
+	}
+	return failing;
+}
+
+json_t *con_health_vantages(struct con_health *h)
 {
 	struct con_verdict_status s;
-	struct con_node_view v;
-	json_t *list = json_array(), *vantages = json_array();
+	json_t *list = json_array();
 	con_verdict_status(h->verdict, &s);
 	for (unsigned i = 0; i < CON_VANTAGES_MAX; i++) {
 		const char *name = con_verdict_vantage_name(h->verdict, i);
-		if (name)
-			json_array_append_new(
-				vantages,
-				json_pack("{s:s, s:s, s:I}", "name", name, "state",
-					  vantage_word(&s, i), "sequence",
-					  (json_int_t)h->vantage[i].sequence));
+		unsigned seen = 0;
+		if (!name)
+			continue;
+		unsigned failing = count_failing(h, i, &seen);
+		json_array_append_new(
+			list,
+			json_pack("{s:s, s:s, s:s, s:I, s:i, s:i}", "name", name,
+				  "region", con_verdict_vantage_region(h->verdict, i),
+				  "state", vantage_word(&s, i), "sequence",
+				  (json_int_t)h->vantage[i].sequence, "sees", (int)seen,
+				  "fails", (int)failing));
 	}
+	return list;
+}
+
+json_t *con_health_json(struct con_health *h, const char *node)
+{
+	struct con_verdict_status s;
+	struct con_node_view v;
+	json_t *list = json_array();
+	con_verdict_status(h->verdict, &s);
 	for (unsigned i = 0; i < con_verdict_nodes(h->verdict); i++) {
-		if (!con_verdict_node(h->verdict, i, &v))
+		if (!con_verdict_node(h->verdict, i, &v) ||
+		    (node && strcmp(node, v.name) != 0 &&
+		     strcmp(node, h->node[i]->node) != 0))
 			continue;
 		json_t *o = json_pack("{s:s, s:s}", "name", v.name, "region", v.region);
 		fill_node(h, i, o);
+		if (node)
+			json_object_set_new(o, "views", health_views(h, i));
 		json_array_append_new(list, o);
 	}
 	return json_pack("{s:b, s:b, s:o, s:o}", "panic", s.panic, "blind", s.blind,
-			 "vantages", vantages, "nodes", list);
+			 "vantages", con_health_vantages(h), "nodes", list);
 }

@@ -142,6 +142,7 @@ void con_hub_refuse(struct con_hub *h, const struct con_hub_call *to, const char
 const struct con_hub_peer *con_hub_find(struct con_hub *h, const char *name);
 // All, in no stated order. `at` is 0 to begin with. NULL: no more.
 const struct con_hub_peer *con_hub_next(struct con_hub *h, size_t *at);
+const char *con_hub_link_word(const struct con_hub_peer *p); // "up", "lost", "never"
 unsigned con_hub_connected(const struct con_hub *h, const char *kind); // "worker:"
 
 const char *con_hub_router(const struct con_hub *h); // where it listens

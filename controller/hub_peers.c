@@ -169,3 +169,8 @@ void hub_peers_free(struct con_hub *h)
 	sp_idmap_done(&h->by_key);
 	sp_idmap_done(&h->by_name);
 }
+
+const char *con_hub_link_word(const struct con_hub_peer *p)
+{
+	return p->connected ? "up" : p->boot ? "lost" : "never";
+}

@@ -272,10 +272,7 @@ static void fill_node(void *ctx, const char *name, json_t *into)
 	const struct con_hub_peer *p = con_hub_find(b->c->hub, peer);
 	if (!p)
 		return;
-	json_object_set_new(into, "link",
-			    json_string(p->connected ? "up"
-					: p->boot    ? "lost"
-						     : "never"));
+	json_object_set_new(into, "link", json_string(con_hub_link_word(p)));
 	json_object_set_new(into, "applied", con_api_position(&p->applied));
 	json_object_set_new(into, "program", json_string(p->program));
 	json_object_set_new(into, "address", json_string(p->address));

@@ -1,9 +1,13 @@
 // The role of health: what goes in, and who is answered.
 #include "controller/role_health.h"
 
+#include <stdio.h>
 #include <string.h>
 
 #include "controller/vantagepass.h"
+
+#define VANTAGE "vantage:"
+#define WORKER  "worker:"
 
 static void take(struct con_health *h, const struct sp_changes *c, uint64_t sequence)
 {
@@ -24,7 +28,45 @@ static void on_changed(void *ctx, const struct con_fleet_change *f)
 static void get_health(void *ctx, struct con_api_call *call)
 {
 	struct con_controller *c = ctx;
-	con_api_answer(call, 200, con_health_json(c->health));
+	con_api_answer(call, 200, con_health_json(c->health, NULL));
+}
+
+static void get_health_of(void *ctx, struct con_api_call *call)
+{
+	struct con_controller *c = ctx;
+	const char *node = con_api_tail(call);
+	json_t *o = con_health_json(c->health, node);
+	if (o && json_array_size(json_object_get(o, "nodes"))) {
+		con_api_answer(call, 200, o);
+		return;
+	}
+	json_decref(o);
+	con_api_problem(call, 404, "no-such-node",
+			"no node \"%s\" that enrolled; sallyportctl get nodes lists them",
+			node);
+}
+
+// What the verdict knows of vantages, with their links.
+static void get_vantages(void *ctx, struct con_api_call *call)
+{
+	struct con_controller *c = ctx;
+	json_t *list = con_health_vantages(c->health), *o;
+	size_t i;
+	char peer[SP_BUS_NAME_MAX];
+	json_array_foreach(list, i, o)
+	{
+		snprintf(peer, sizeof(peer), VANTAGE "%s",
+			 json_string_value(json_object_get(o, "name")));
+		const struct con_hub_peer *p = con_hub_find(c->hub, peer);
+		if (!p)
+			continue;
+		json_object_set_new(o, "link", json_string(con_hub_link_word(p)));
+		json_object_set_new(o, "seen_ms", json_integer((json_int_t)p->seen_ms));
+		json_object_set_new(o, "program", json_string(p->program));
+		json_object_set_new(o, "address", json_string(p->address));
+		json_object_set_new(o, "applied", con_api_position(&p->applied));
+	}
+	con_api_answer(call, 200, json_pack("{s:o}", "vantages", list));
 }
 
 static void fill_node(void *ctx, const char *name, json_t *into)
@@ -34,9 +76,6 @@ static void fill_node(void *ctx, const char *name, json_t *into)
 }
 
 // ---- the bus ----
-
-#define VANTAGE "vantage:"
-#define WORKER  "worker:"
 
 static void give_pass(struct con_controller *c, const struct con_hub_call *call,
 		      const Sallyport__Fleet__PassRequest *r)
@@ -89,6 +128,8 @@ static int start_health(struct con_controller *c)
 {
 	static const struct con_api_route routes[] = {
 		{"GET", "/v1/health", get_health},
+		{"GET", "/v1/health/*", get_health_of},
+		{"GET", "/v1/vantages", get_vantages},
 		{0},
 	};
 	struct con_health_options o = {.loop = c->loop, .events = c->events};

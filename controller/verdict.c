@@ -528,3 +528,8 @@ const char *con_verdict_vantage_name(const struct con_verdict *v, unsigned vanta
 		       ? v->vantage[vantage].name
 		       : NULL;
 }
+
+const char *con_verdict_vantage_region(const struct con_verdict *v, unsigned vantage)
+{
+	return vantage < CON_VANTAGES_MAX ? v->vantage[vantage].region : "";
+}

@@ -168,8 +168,24 @@ bool con_verdict_offered(const struct con_verdict *v, unsigned node, const char 
 // Mean time to a session as seen from the vantages of a region, else from all. 0: none.
 uint32_t con_verdict_latency_us(const struct con_verdict *v, unsigned node,
 				const char *region);
+
+struct con_sight_view { // what one vantage sees of one carrier of a node
+	bool ok;
+	unsigned row;        // results of this kind in a row
+	uint64_t since_ms;   // the first of them
+	uint64_t last_ms;    // and the last
+	uint32_t latency_us; // smoothed, to a session, of the best carrier; 0: none
+	bool contested;      // refuted by others: it does not count for this node
+	const char *rung;   // reached or fallen from, as told last; until the next result
+	const char *reason; // likewise
+};
+// False: it has not told of it.
+bool con_verdict_sight(const struct con_verdict *v, unsigned node, unsigned vantage,
+		       unsigned carrier, uint64_t now_ms, struct con_sight_view *ret);
 unsigned con_verdict_vantages(const struct con_verdict *v);
 const char *con_verdict_vantage_name(const struct con_verdict *v,
 				     unsigned vantage); // NULL: none
+const char *con_verdict_vantage_region(const struct con_verdict *v,
+				       unsigned vantage); // "": none
 
 #endif

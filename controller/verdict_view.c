@@ -412,3 +412,27 @@ uint32_t con_verdict_latency_us(const struct con_verdict *v, unsigned node,
 	}
 	return k ? (uint32_t)(sum / k) : k_all ? (uint32_t)(all / k_all) : 0;
 }
+
+bool con_verdict_sight(const struct con_verdict *v, unsigned node, unsigned vantage,
+		       unsigned carrier, uint64_t now_ms, struct con_sight_view *ret)
+{
+	const struct con_node *n = node < v->n_nodes ? v->node[node] : NULL;
+	const struct con_sight *s =
+		n && vantage < CON_VANTAGES_MAX && *v->vantage[vantage].name
+			? n->sight[vantage]
+			: NULL;
+	if (!s || carrier >= n->carriers || !s->track[carrier].n)
+		return false;
+	const struct con_track *t = &s->track[carrier];
+	*ret = (struct con_sight_view){
+		.ok = t->ok,
+		.row = t->n,
+		.since_ms = t->began_ms,
+		.last_ms = track_newest(t),
+		.latency_us = s->latency_us,
+		.contested = now_ms < s->contested_until_ms,
+		.rung = t->rung,
+		.reason = t->reason,
+	};
+	return true;
+}

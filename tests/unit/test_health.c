@@ -178,7 +178,7 @@ static void a_dead_node_is_an_event_with_its_rung_and_is_offered_no_more(void **
 	assert_int_equal(count_events("node-down", "n0/0", "rung handshake"), 1);
 	assert_int_equal(count_events("node-down", "n0/0", "reason timeout"), 1);
 	assert_int_equal(count_events("node-down", "n0/0", "a,b"), 1);
-	json_t *o = con_health_json(x.health);
+	json_t *o = con_health_json(x.health, NULL);
 	json_t *n = json_array_get(json_object_get(o, "nodes"), 0);
 	assert_string_equal(json_string_value(json_object_get(n, "health")), "down");
 	json_decref(o);
@@ -235,9 +235,55 @@ static void nodes_and_vantages_come_and_go_with_the_state(void **state)
 	con_health_settle(x.health);
 	assert_false(offered("n0/0", ""));
 	tell_fleet(true); // of those gone too
-	json_t *o = con_health_json(x.health);
+	json_t *o = con_health_json(x.health, NULL);
 	assert_int_equal(json_array_size(json_object_get(o, "nodes")), 4);
 	assert_int_equal(json_array_size(json_object_get(o, "vantages")), 1);
+	json_decref(o);
+}
+
+static const json_t *view_of(const json_t *health, const char *vantage)
+{
+	json_t *n = json_array_get(json_object_get(health, "nodes"), 0), *v;
+	size_t i;
+	json_array_foreach(json_object_get(n, "views"), i, v)
+	{
+		if (!strcmp(json_string_value(json_object_get(v, "vantage")), vantage))
+			return v;
+	}
+	return NULL;
+}
+
+static void what_each_vantage_sees_is_told_with_rung_reason_and_times(void **state)
+{
+	(void)state;
+	tell_fleet(true);
+	turn(20);
+	tell("b", (struct told){.node = "n0/0", .age_ms = 1});
+	json_t *o = con_health_json(x.health, "n0");
+	assert_int_equal(json_array_size(json_object_get(o, "nodes")), 1);
+	const json_t *a = view_of(o, "a"), *b = view_of(o, "b");
+	assert_true(json_is_true(json_object_get(a, "ok")));
+	assert_int_equal(json_integer_value(json_object_get(a, "row")), 3);
+	json_t *us = json_object_get(a, "rungs_ms");
+	assert_int_equal(json_object_size(us), 7);
+	assert_true(json_real_value(json_object_get(us, "handshake")) == 0.4);
+	assert_true(json_is_false(json_object_get(b, "ok")));
+	assert_int_equal(json_integer_value(json_object_get(b, "row")), 1);
+	assert_string_equal(json_string_value(json_object_get(b, "rung")), "handshake");
+	assert_string_equal(json_string_value(json_object_get(b, "reason")), "timeout");
+	assert_int_equal(json_object_size(json_object_get(b, "rungs_ms")), 3);
+	json_decref(o);
+	con_health_set(x.health, "identity/n0/0", NULL, 0, 8);
+	o = con_health_json(x.health, "n0/0");
+	assert_int_equal(json_array_size(json_object_get(o, "nodes")), 0);
+	json_decref(o);
+	o = con_health_json(x.health, "nobody");
+	assert_int_equal(json_array_size(json_object_get(o, "nodes")), 0);
+	json_decref(o);
+	o = con_health_vantages(x.health);
+	json_t *first = json_array_get(o, 0);
+	assert_int_equal(json_integer_value(json_object_get(first, "sees")), 4);
+	assert_string_equal(json_string_value(json_object_get(first, "region")), "eu");
 	json_decref(o);
 }
 
@@ -299,6 +345,7 @@ int main(void)
 		TEST(results_of_an_older_config_or_told_twice_do_not_count),
 		TEST(leases_and_workers_that_drain_are_not_offered),
 		TEST(nodes_and_vantages_come_and_go_with_the_state),
+		TEST(what_each_vantage_sees_is_told_with_rung_reason_and_times),
 		TEST(latency_is_what_it_takes_to_a_session),
 		TEST(a_vantage_gets_a_pass_for_the_key_it_enrolled_with_only),
 		TEST(metrics_show_one_state_of_each_node),
