@@ -75,8 +75,9 @@ def pytest(folder, build, args):
     report = build / f"pytest-{folder.name}.xml"
     report.unlink(missing_ok=True)
     started = time.monotonic()
+    # Tests wait more than they work: some run side by side.
     command = ["/usr/bin/python3", "-m", "pytest", "-q", "-p", "no:cacheprovider",
-               f"--junitxml={report}", *args, folder]
+               "-n", "3", f"--junitxml={report}", *args, folder]
     status = subprocess.run(command, cwd=ROOT, env=dict(os.environ, SP_BUILD=str(build)),
                             check=False).returncode
     passed = failed = 0

@@ -8,8 +8,10 @@ import ctypes
 import hashlib
 import http.client
 import ipaddress
+import itertools
 import json
 import os
+import random
 import re
 import resource
 import shutil
@@ -31,18 +33,21 @@ SLOW = 4 if "address" in BUILD.name or "thread" in BUILD.name else 1  # sanitize
 LIBC = ctypes.CDLL(None)
 PR_SET_PDEATHSIG = 1
 
-_given = set()
+# Ports are given below those that the kernel gives to outgoing connections, and each of
+# the test runners that work side by side has a range of its own.
+_RUNNER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % 8
+_PORTS = range(10000 + 2800 * _RUNNER, 10000 + 2800 * (_RUNNER + 1))
+_ports = itertools.cycle(random.sample(_PORTS, len(_PORTS)))
 
 
 def free_port(kind=socket.SOCK_STREAM, host="127.0.0.1"):
-    """A port that nobody uses and that this run has not given before."""
-    while True:
+    """A port that nobody uses and that this run has not given for long."""
+    for port in itertools.islice(_ports, len(_PORTS)):
         with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, kind) as s:
-            s.bind((host, 0))
-            port = s.getsockname()[1]
-        if port not in _given:
-            _given.add(port)
-            return port
+            with contextlib.suppress(OSError):
+                s.bind((host, port))
+                return port
+    raise RuntimeError("no port is free")
 
 
 class Process:
