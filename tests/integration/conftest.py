@@ -1,4 +1,11 @@
+import sys
+from pathlib import Path
+
 import pytest
+
+sys.path.append(str(Path(__file__).resolve().parents[1] / "common"))
+
+# pylint: disable=wrong-import-position
 from harness import Lab
 from servers import DnsServer, LoopThread, TcpServer, http_origin
 

@@ -2,11 +2,11 @@
 health checkers, clients that poll. Everything real; only the addresses are loopback's."""
 
 import contextlib
-import json
 import shutil
 import signal
 import subprocess
 
+import fleetfiles
 import yaml
 from harness import BUILD, SLOW, Client, Process, free_port, http_get, parse_metrics
 from servers import wait_until
@@ -18,9 +18,7 @@ class Redis(Process):
         self.dir = lab.dir / "redis"
         self.dir.mkdir()
         self.socket = self.dir / "s"
-        super().__init__(lab, "redis", [
-            "redis-server", "--port", "0", "--unixsocket", self.socket, "--dir", self.dir,
-            "--save", "", "--appendonly", "no", "--daemonize", "no"])
+        super().__init__(lab, "redis", fleetfiles.redis_argv(self.dir, self.socket))
 
     def start(self):
         self.spawn()
@@ -43,17 +41,11 @@ class Controller(Process):
         self.socket, self.config_path = self.dir / "api.sock", self.dir / "controller.yaml"
         ports = [free_port() for _ in range(5)]
         self.admin, self.endpoint = ports[3], ports[4]
-        for kind in ("signing", "control", "route"):
+        for kind in fleetfiles.KEYS:
             lab.ctl("keys", kind, "-o", self.dir / f"{kind}.key")
         self.config = {
-            "fleet": "test", "state_dir": "state",
-            "keys": {k: f"{k}.key" for k in ("signing", "control", "route")},
-            "redis": {"address": f"unix:{lab.redis.socket}"},
-            "bus": dict(zip(("router", "publisher", "enrol"),
-                            (f"127.0.0.1:{p}" for p in ports))),
-            "api": {"socket": "api.sock"},
-            "endpoint": {"listen": f"127.0.0.1:{self.endpoint}"},
-            "admin": {"listen": f"127.0.0.1:{self.admin}"},
+            **fleetfiles.controller_config("test", lab.redis.socket, ports[:3], self.endpoint,
+                                           self.admin),
             "log": {"level": "debug"}, **config}
         self.config_path.write_text(yaml.safe_dump(self.config))
         self.signing_key = (self.dir / "signing.pub").read_text().strip()
@@ -83,21 +75,16 @@ class FleetWorker(Process):
         self.port, self.admin, self.agent_admin = free_port(), free_port(), free_port()
         self.config_path = self.dir / "worker.yaml"
         self.config = {
-            "node": name, "worker": number,
-            "listen": {"tcp": [f"127.0.0.1:{self.port}"]},
-            "control": {"folder": "state"},
-            "dns": {"servers": [f"127.0.0.1:{lab.dns.port}"]},
-            "admin": {"listen": f"127.0.0.1:{self.admin}"},
-            "agent": {"listen": f"127.0.0.1:{self.agent_admin}"},
+            **fleetfiles.worker_config(name, number, "tcp", self.port, lab.dns.port,
+                                       self.admin, self.agent_admin),
             "log": {"level": "debug"}, **config}
         self.config_path.write_text(yaml.safe_dump(self.config))
         super().__init__(lab, f"{name}-{number}",
                          [BUILD / "bin" / "sallyport-worker", "-c", self.config_path])
 
     def entry(self, region="eu", **more):
-        address = f"127.0.0.1:{self.port}"
-        return {"name": self.node, "worker": self.number, "region": region,
-                "carriers": [{"kind": "tcp", "address": address, "listen": address}], **more}
+        return {**fleetfiles.node_entry(self.node, self.number, region, "tcp", self.port,
+                                        self.port), **more}
 
     def enrol(self, token=None):
         token = token or self.lab.enrol_token(self.full)
@@ -134,11 +121,8 @@ class Vantage(Process):
         self.dir.mkdir()
         self.admin = free_port()
         self.config_path = self.dir / "healthcheck.yaml"
-        self.config = {
-            "control": {"folder": "state"},
-            "probe": {"interval": "1s", "deadline": "500ms"},
-            "admin": {"listen": f"127.0.0.1:{self.admin}"},
-            "log": {"level": "debug"}, **config}
+        self.config = {**fleetfiles.vantage_config(self.admin), "log": {"level": "debug"},
+                       **config}
         self.write_config()
         super().__init__(lab, f"vantage-{name}",
                          [BUILD / "bin" / "sallyport-healthcheck", "-c", self.config_path])
@@ -171,7 +155,7 @@ class FleetClient(Client):
         super().__init__(lab, name, [], start=False)
         del self.config["pass"], self.config["exits"]
         self.config.update({
-            "endpoints": [f"http://127.0.0.1:{lab.controller.endpoint}/v1/config"],
+            "endpoints": [fleetfiles.endpoint_url(lab.controller.endpoint)],
             "token": "token", **config})
         self.config["keys"]["fleet"] = [lab.controller.signing_key]
         self.config_path.write_text(yaml.safe_dump(self.config))
@@ -198,13 +182,19 @@ class FleetLab:
         self.certificate = lab.certificate
         self.redis = Redis(self).start()
         self.controller = Controller(self, **controller).start()
+        self.operator = fleetfiles.Operator(BUILD / "bin" / "sallyportctl",
+                                            self.controller.socket, 30 * SLOW)
+        self.run, self.json, self.head = (self.operator.run, self.operator.json,
+                                          self.operator.head)
+        self.enrol_token, self.vantage_token, self.token = (
+            self.operator.enrol_token, self.operator.vantage_token, self.operator.user_token)
         self.workers = {}
         for w in workers:
             name, region = w if isinstance(w, tuple) else (w, "eu")
             self.workers[name] = (FleetWorker(self, name), region)
         self.fleet = {
             "fleet": "test",
-            "endpoints": [f"http://127.0.0.1:{self.controller.endpoint}/v1/config"],
+            "endpoints": [fleetfiles.endpoint_url(self.controller.endpoint)],
             "refresh": "1s",
             "regions": [{"name": r} for r in sorted({r for _, r in self.workers.values()})],
             "tiers": tiers or [{"name": "standard"}],
@@ -219,35 +209,11 @@ class FleetLab:
 
     # ---- the operator ----
 
-    def run(self, *argv, check=True):
-        done = subprocess.run(
-            [BUILD / "bin" / "sallyportctl", *map(str, argv), "--socket",
-             self.controller.socket], capture_output=True, text=True, timeout=30 * SLOW)
-        assert not check or done.returncode == 0, (argv, done.stdout, done.stderr)
-        return done
-
-    def json(self, *argv):
-        return json.loads(self.run(*argv, "--json").stdout)
-
     def apply(self, *options, check=True, **change):
         self.fleet.update(change)
         path = self.dir / "fleet.yaml"
         path.write_text(yaml.safe_dump(self.fleet))
-        return self.run("apply", "-f", path, *options, check=check)
-
-    def enrol_token(self, worker):
-        return self.run("enroll", "--node", worker).stdout.split()[-1]
-
-    def vantage_token(self, name, region):
-        return self.run("enroll", "--vantage", name, "--region", region).stdout.split()[-1]
-
-    def token(self, user):
-        out = self.run("token", "make", user).stdout
-        return next(word for word in out.split() if word.startswith("spt_"))
-
-    def head(self):
-        at = self.json("status")["position"]
-        return at["epoch"], at["sequence"]
+        return self.operator.apply(path, *options, check=check)
 
     # ---- starting ----
 
