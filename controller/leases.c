@@ -96,10 +96,12 @@ int con_leases_over(const struct sp_state *state, uint64_t now_s, bool all,
 	static const struct {
 		const char *prefix, *key;
 		bool often;
-	} kinds[] = {{"lease/", "until", true},
-		     {"token/", "expires", false},
-		     {"enrol/", "expires", false},
-		     {"revoked/", "until", false}};
+		unsigned keep_s; // beyond its end
+	} kinds[] = {{"lease/", "until", true, 0},
+		     {"token/", "expires", false, 0},
+		     // so that whoever comes late is told that it expired or was used
+		     {"enrol/", "expires", false, CON_ENROL_KEEP_S},
+		     {"revoked/", "until", false, 0}};
 	struct sp_state_entry e;
 	for (size_t i = 0; i < sizeof(kinds) / sizeof(kinds[0]); i++) {
 		if (!all && !kinds[i].often)
@@ -107,7 +109,7 @@ int con_leases_over(const struct sp_state *state, uint64_t now_s, bool all,
 		for (size_t at = 0;
 		     c->n < OVER_MAX && sp_state_next(state, kinds[i].prefix, &at, &e);) {
 			json_int_t end = number(&e, kinds[i].key);
-			if (end <= 0 || (uint64_t)end > now_s)
+			if (end <= 0 || (uint64_t)end + kinds[i].keep_s > now_s)
 				continue;
 			int err = sp_changes_add(c, e.key, NULL);
 			if (err)

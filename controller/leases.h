@@ -13,14 +13,15 @@
 #define CON_LEASE_PERCENT   30
 #define CON_LEASE_DEFAULT_S 3600
 #define CON_LEASE_MAX_S     (30 * 86400)
-#define CON_LEASE_REASON    200 // bytes
+#define CON_LEASE_REASON    200   // bytes
+#define CON_ENROL_KEEP_S    86400 // of an enrolment that expired or was used
 
 // Whether `node` may be taken out now, by what the state says of its region. 0; -ENOENT:
 // no such node; SP_E_LIMIT: `why` says the cap. Pure.
 int con_lease_allowed(const struct sp_state *state, const char *node, uint64_t now_s,
 		      char *why, size_t cap) SP_MUST_CHECK;
 // Adds to `c` the end of everything that is over at now_s: leases, and with `all` tokens,
-// enrolments and revocations too. 0; -ENOMEM. Pure.
+// revocations too, and enrolments that have been over for a while. 0; -ENOMEM. Pure.
 int con_leases_over(const struct sp_state *state, uint64_t now_s, bool all,
 		    struct sp_changes *c) SP_MUST_CHECK;
 

@@ -116,6 +116,20 @@ static void what_is_over_goes_and_nothing_else(void **s)
 	sp_changes_done(&c);
 }
 
+static void a_late_enrolment_is_known_for_a_day_and_then_forgotten(void **s)
+{
+	struct sp_changes c = {0};
+	(void)s;
+	put("enrol/worker/a/0", "{\"expires\":1000}");
+	assert_int_equal(con_leases_over(state, 1000 + CON_ENROL_KEEP_S - 1, true, &c),
+			 0);
+	assert_int_equal(c.n, 0);
+	assert_int_equal(con_leases_over(state, 1000 + CON_ENROL_KEEP_S, true, &c), 0);
+	assert_int_equal(c.n, 1);
+	assert_string_equal(c.v[0].key, "enrol/worker/a/0");
+	sp_changes_done(&c);
+}
+
 static void a_token_is_found_until_it_expires_and_is_kept_hashed(void **s)
 {
 	struct sp_changes c = {0};
@@ -161,6 +175,7 @@ int main(void)
 		T(the_last_node_of_a_region_is_never_let_out),
 		T(workers_of_one_node_count_as_one),
 		T(what_is_over_goes_and_nothing_else),
+		T(a_late_enrolment_is_known_for_a_day_and_then_forgotten),
 		T(a_token_is_found_until_it_expires_and_is_kept_hashed),
 		T(a_token_whose_id_alone_fits_is_nobodys),
 	};
