@@ -68,9 +68,9 @@ class Controller(Process):
 class FleetWorker(Process):
     """A worker that joined with a one-time token and gets its config from the controller."""
 
-    def __init__(self, lab, name, number=0, **config):
+    def __init__(self, lab, name, number=0, folder=None, **config):
         self.node, self.number, self.full = name, number, f"{name}/{number}"
-        self.dir = lab.dir / f"{name}-{number}"
+        self.dir = lab.dir / (folder or f"{name}-{number}")
         self.dir.mkdir()
         self.port, self.admin, self.agent_admin = free_port(), free_port(), free_port()
         self.config_path = self.dir / "worker.yaml"
@@ -79,7 +79,7 @@ class FleetWorker(Process):
                                        self.admin, self.agent_admin),
             "log": {"level": "debug"}, **config}
         self.config_path.write_text(yaml.safe_dump(self.config))
-        super().__init__(lab, f"{name}-{number}",
+        super().__init__(lab, self.dir.name,
                          [BUILD / "bin" / "sallyport-worker", "-c", self.config_path])
 
     def entry(self, region="eu", **more):
