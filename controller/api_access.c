@@ -175,28 +175,6 @@ static void make_token(void *ctx, struct con_api_call *call)
 	sp_changes_done(&c);
 }
 
-static void list_tokens(void *ctx, struct con_api_call *call)
-{
-	struct con_api_fleet *f = ctx;
-	const char *user = con_api_query(call, "user");
-	struct sp_state_entry e;
-	json_t *all = json_array();
-	for (size_t at = 0;
-	     all && sp_state_next(con_fleet_state(f->fleet), "token/", &at, &e);) {
-		json_t *o = json_loadb(e.json, e.json_len, 0, NULL);
-		const char *whose = json_string_value(json_object_get(o, "user"));
-		json_object_del(o, "hash");
-		json_object_set_new(o, "id", json_string(e.key + strlen("token/")));
-		if (user && (!whose || strcmp(whose, user) != 0)) {
-			json_decref(o);
-		} else if (json_array_append_new(all, o)) {
-			json_decref(all);
-			all = NULL;
-		}
-	}
-	con_api_answer(call, 200, all ? json_pack("{s:o}", "tokens", all) : NULL);
-}
-
 static void drop_token(void *ctx, struct con_api_call *call)
 {
 	struct con_api_fleet *f = ctx;
@@ -218,7 +196,6 @@ static void drop_token(void *ctx, struct con_api_call *call)
 
 static const struct con_api_route routes[] = {
 	{"POST", "/v1/revoke", revoke},
-	{"GET", "/v1/tokens", list_tokens},
 	{"POST", "/v1/tokens", make_token},
 	{"DELETE", "/v1/tokens/*", drop_token},
 	{0},

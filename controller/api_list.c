@@ -83,31 +83,80 @@ static json_t *user_object(struct con_api_fleet *f, const struct sp_state_entry 
 	return o;
 }
 
-static void list(struct con_api_fleet *f, struct con_api_call *call, const char *prefix,
-		 const char *name,
-		 json_t *(*describe)(struct con_api_fleet *f,
-				     const struct sp_state_entry *e))
+struct listed {
+	const char *prefix, *name;
+	json_t *(*describe)(struct con_api_fleet *f, const struct sp_state_entry *e);
+	struct {
+		const char *parameter, *key; // filters: texts that must be the same
+	} filters[4];
+};
+
+static bool fits(const struct con_api_page *p, const struct listed *l, const json_t *o)
+{
+	for (size_t i = 0; i < 4 && l->filters[i].parameter; i++)
+		if (!con_api_page_fits(p, o, l->filters[i].parameter, l->filters[i].key))
+			return false;
+	return true;
+}
+
+static void list(struct con_api_fleet *f, struct con_api_call *call,
+		 const struct listed *l)
 {
 	const struct sp_state *s = con_fleet_state(f->fleet);
+	const char *prefix = l->prefix ? l->prefix : con_api_query(call, "prefix");
+	struct con_api_page page;
 	struct sp_state_entry e;
 	size_t at = 0;
-	json_t *all = json_array();
-	while (all && sp_state_next(s, prefix, &at, &e))
-		if (json_array_append_new(all, describe(f, &e))) {
-			json_decref(all);
-			all = NULL;
-		}
-	con_api_answer(call, 200, all ? json_pack("{s:o}", name, all) : NULL);
+	if (!prefix)
+		prefix = "";
+	if (!con_api_page_begin(call, &page))
+		return;
+	while (sp_state_next(s, prefix, &at, &e)) {
+		const char *name = e.key + (l->prefix ? strlen(prefix) : 0);
+		if (!con_api_page_wants(&page, name))
+			continue;
+		json_t *o = l->describe(f, &e);
+		if (o && !fits(&page, l, o))
+			json_decref(o);
+		else if (!con_api_page_add(&page, name, o))
+			break;
+	}
+	con_api_page_answer(&page, l->name, sp_state_count(s, prefix));
 }
 
 static void nodes(void *ctx, struct con_api_call *call)
 {
-	list(ctx, call, "node/", "nodes", node_object);
+	static const struct listed l = {"node/",
+					"nodes",
+					node_object,
+					{{"region", "region"},
+					 {"group", "group"},
+					 {"state", "health"},
+					 {"link", "link"}}};
+	list(ctx, call, &l);
 }
 
 static void users(void *ctx, struct con_api_call *call)
 {
-	list(ctx, call, "user/", "users", user_object);
+	static const struct listed l = {
+		"user/", "users", user_object, {{"tier", "tier"}}};
+	list(ctx, call, &l);
+}
+
+static json_t *token_object(struct con_api_fleet *f, const struct sp_state_entry *e)
+{
+	json_t *o = json_loadb(e->json, e->json_len, 0, NULL);
+	(void)f;
+	json_object_del(o, "hash");
+	json_object_set_new(o, "id", json_string(e->key + strlen("token/")));
+	return o;
+}
+
+static void tokens(void *ctx, struct con_api_call *call)
+{
+	static const struct listed l = {
+		"token/", "tokens", token_object, {{"user", "user"}}};
+	list(ctx, call, &l);
 }
 
 static json_t *state_object(struct con_api_fleet *f, const struct sp_state_entry *e)
@@ -119,8 +168,8 @@ static json_t *state_object(struct con_api_fleet *f, const struct sp_state_entry
 
 static void state(void *ctx, struct con_api_call *call)
 {
-	const char *prefix = con_api_query(call, "prefix");
-	list(ctx, call, prefix ? prefix : "", "entries", state_object);
+	static const struct listed l = {NULL, "entries", state_object, {{0}}};
+	list(ctx, call, &l);
 }
 
 // ---- revisions ----
@@ -172,13 +221,16 @@ static void revisions(void *ctx, struct con_api_call *call)
 static void events(void *ctx, struct con_api_call *call)
 {
 	struct con_api_fleet *f = ctx;
-	uint64_t after, limit;
+	uint64_t after, limit, since;
 	bool latest = !con_api_query(call, "after");
 	if (!con_api_number(call, "after", 0, UINT64_MAX, &after) ||
+	    !con_api_number(call, "since_ms", 0, UINT64_MAX, &since) ||
 	    !con_api_number(call, "limit", EVENTS_DEFAULT, CON_EVENTS_MAX, &limit))
 		return;
-	json_t *all = con_events_list(f->events, after, limit, latest,
-				      con_api_query(call, "kind"));
+	struct con_events_filter want = {.kind = con_api_query(call, "kind"),
+					 .about = con_api_query(call, "about"),
+					 .since_ms = since};
+	json_t *all = con_events_list(f->events, after, limit, latest, &want);
 	con_api_answer(call, 200,
 		       all ? json_pack("{s:o, s:I}", "events", all, "last",
 				       (json_int_t)con_events_last(f->events))
@@ -186,13 +238,10 @@ static void events(void *ctx, struct con_api_call *call)
 }
 
 static const struct con_api_route routes[] = {
-	{"GET", "/v1/status", status},
-	{"GET", "/v1/nodes", nodes},
-	{"GET", "/v1/users", users},
-	{"GET", "/v1/state", state},
-	{"GET", "/v1/revisions", revisions},
-	{"GET", "/v1/events", events},
-	{0},
+	{"GET", "/v1/status", status}, {"GET", "/v1/nodes", nodes},
+	{"GET", "/v1/users", users},   {"GET", "/v1/tokens", tokens},
+	{"GET", "/v1/state", state},   {"GET", "/v1/revisions", revisions},
+	{"GET", "/v1/events", events}, {0},
 };
 
 int con_api_list_add(struct con_api_fleet *f)

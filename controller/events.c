@@ -100,23 +100,41 @@ static json_t *describe(const struct entry *v, uint64_t number)
 			 (json_int_t)v->sequence);
 }
 
-static bool is_wanted(const struct entry *v, const char *kind)
+// "fra1" is also "fra1/0" and "worker:fra1/0".
+static bool is_about(const char *about, const char *thing)
 {
-	return !kind || strcmp(v->kind, kind) == 0;
+	const char *colon = strchr(about, ':');
+	size_t n = strlen(thing);
+	if (strcmp(about, thing) == 0)
+		return true;
+	if (colon)
+		about = colon + 1;
+	else if (strncmp(about, "worker/", 7) == 0) // of an enrolment
+		about += 7;
+	else if (strncmp(about, "vantage/", 8) == 0)
+		about += 8;
+	return strncmp(about, thing, n) == 0 && (!about[n] || about[n] == '/');
+}
+
+static bool is_wanted(const struct entry *v, const struct con_events_filter *want)
+{
+	return !want || ((!want->kind || strcmp(v->kind, want->kind) == 0) &&
+			 (!want->about || is_about(v->about, want->about)) &&
+			 v->unix_ms >= want->since_ms);
 }
 
 // The number from which the last `limit` wanted ones begin.
 static uint64_t begin_of_latest(const struct con_events *e, uint64_t first, size_t limit,
-				const char *kind)
+				const struct con_events_filter *want)
 {
 	uint64_t n = e->last + 1;
 	while (n > first && limit)
-		limit -= is_wanted(&e->ring[--n % CON_EVENTS_MAX], kind);
+		limit -= is_wanted(&e->ring[--n % CON_EVENTS_MAX], want);
 	return n;
 }
 
 json_t *con_events_list(const struct con_events *e, uint64_t after, size_t limit,
-			bool latest, const char *kind)
+			bool latest, const struct con_events_filter *want)
 {
 	uint64_t oldest = e->last >= CON_EVENTS_MAX ? e->last - CON_EVENTS_MAX + 1 : 1;
 	uint64_t n = after >= e->last ? e->last + 1 : after + 1;
@@ -124,10 +142,10 @@ json_t *con_events_list(const struct con_events *e, uint64_t after, size_t limit
 	if (n < oldest)
 		n = oldest;
 	if (latest)
-		n = begin_of_latest(e, n, limit, kind);
+		n = begin_of_latest(e, n, limit, want);
 	for (; list && n <= e->last && json_array_size(list) < limit; n++) {
 		const struct entry *v = &e->ring[n % CON_EVENTS_MAX];
-		if (is_wanted(v, kind) && json_array_append_new(list, describe(v, n))) {
+		if (is_wanted(v, want) && json_array_append_new(list, describe(v, n))) {
 			json_decref(list);
 			return NULL;
 		}

@@ -33,11 +33,17 @@ void con_events_add(struct con_events *e, enum sp_log_level level, const char *k
 	__attribute__((format(printf, 5, 6)));
 // The number of the last event; 0: none yet.
 uint64_t con_events_last(const struct con_events *e);
+// Which events a list is of; zero: all.
+struct con_events_filter {
+	const char *kind;  // of this kind only; or NULL
+	const char *about; // about this thing, "fra1", or a part of it, "fra1/0"; or NULL
+	uint64_t since_ms; // Unix: not before
+};
 // Up to `limit` events after number `after`, the oldest first, as a list of objects
-// {number, time_ms, level, kind, about, text, epoch, sequence}; of those with `kind`, if
-// it is not NULL. `latest`: the last ones instead of the first. New reference; NULL: no
-// memory.
+// {number, time_ms, level, kind, about, text, epoch, sequence}; of those that `want` lets
+// through (NULL: all). `latest`: the last ones instead of the first. New reference; NULL:
+// no memory.
 json_t *con_events_list(const struct con_events *e, uint64_t after, size_t limit,
-			bool latest, const char *kind);
+			bool latest, const struct con_events_filter *want);
 
 #endif

@@ -11,11 +11,9 @@
 #include "lib/file.h"
 #include "lib/text.h"
 
-#define USERS_MAX   1000000
-#define UNHEARD_MS  10000 // after the start: who has not called yet may live
-#define LIST_MAX    1000  // sessions of one answer
-#define LIST_ASK_MS 500
-#define WORKER      "worker:"
+#define USERS_MAX  1000000
+#define UNHEARD_MS 10000 // after the start: who has not called yet may live
+#define WORKER     "worker:"
 
 struct con_sessions {
 	struct con_controller *c;
@@ -220,141 +218,6 @@ void con_sessions_redis_up(struct con_controller *c)
 
 // ---- operator API ----
 
-// GET /v1/sessions: users' live sets first, then a record each. A look for people, of
-// bounded length; not a request of any worker.
-struct listing {
-	struct con_sessions *s;
-	struct con_api_call *call;
-	json_t *list;
-	char **users;
-	size_t n_users, asked, waiting;
-};
-
-static void next_users(struct listing *l);
-
-static void end_listing(struct listing *l)
-{
-	if (l->waiting || l->asked < l->n_users)
-		return;
-	con_api_answer(l->call, 200, l->list);
-	for (size_t i = 0; i < l->n_users; i++)
-		free(l->users[i]);
-	free(l->users);
-	free(l);
-}
-
-static json_t *text_of(const redisReply *r)
-{
-	return r->type == REDIS_REPLY_STRING ? json_stringn(r->str, r->len) : json_null();
-}
-
-struct record_ask {
-	struct listing *l;
-	char id[33];
-};
-
-// h, u, e, r of a session.
-static void on_record(void *ctx, const redisReply *r)
-{
-	struct record_ask *a = ctx;
-	struct listing *l = a->l;
-	if (r && r->type == REDIS_REPLY_ARRAY && r->elements == 4 &&
-	    r->element[3]->type == REDIS_REPLY_STRING) {
-		Sallyport__Fleet__SessionRecord *m =
-			sallyport__fleet__session_record__unpack(
-				NULL, r->element[3]->len,
-				(const uint8_t *)r->element[3]->str);
-		json_t *o = json_pack("{s:s, s:o, s:o, s:o, s:s, s:I}", "id", a->id,
-				      "node", text_of(r->element[0]), "user",
-				      text_of(r->element[1]), "epoch",
-				      text_of(r->element[2]), "tier", m ? m->tier : "",
-				      "flows", (json_int_t)(m ? m->n_flows : 0));
-		if (m)
-			sallyport__fleet__session_record__free_unpacked(m, NULL);
-		if (json_array_append_new(l->list, o))
-			json_decref(o);
-	}
-	free(a);
-	l->waiting--;
-	next_users(l);
-}
-
-static void ask_record(struct listing *l, const uint8_t *id)
-{
-	char key[160];
-	struct record_ask *a = malloc(sizeof(*a));
-	if (!a)
-		return;
-	a->l = l;
-	sp_hex_encode(id, 16, a->id, sizeof(a->id));
-	snprintf(key, sizeof(key), "sp:{%s}:s:%s", l->s->c->cfg->fleet, a->id);
-	const char *argv[] = {"HMGET", key, "h", "u", "e", "r"};
-	size_t len[] = {5, strlen(key), 1, 1, 1, 1};
-	if (con_redis_command(con_fleet_redis(l->s->c->fleet), 6, argv, len, LIST_ASK_MS,
-			      on_record, a))
-		free(a);
-	else
-		l->waiting++;
-}
-
-// Members: device [16], session id [16].
-static void on_live(void *ctx, const redisReply *r)
-{
-	struct listing *l = ctx;
-	l->waiting--;
-	for (size_t i = 0; r && r->type == REDIS_REPLY_ARRAY && i < r->elements &&
-			   json_array_size(l->list) + l->waiting < LIST_MAX;
-	     i++)
-		if (r->element[i]->len == 32)
-			ask_record(l, (const uint8_t *)r->element[i]->str + 16);
-	next_users(l);
-}
-
-static void next_users(struct listing *l)
-{
-	while (l->asked < l->n_users && l->waiting < 64) {
-		char key[256];
-		const char *user = l->users[l->asked++];
-		snprintf(key, sizeof(key), "sp:{%s}:l:%s", l->s->c->cfg->fleet, user);
-		const char *argv[] = {"ZRANGE", key, "0", "256"};
-		size_t len[] = {6, strlen(key), 1, 3};
-		if (json_array_size(l->list) < LIST_MAX &&
-		    con_redis_command(con_fleet_redis(l->s->c->fleet), 4, argv, len,
-				      LIST_ASK_MS, on_live, l) == 0)
-			l->waiting++;
-	}
-	end_listing(l);
-}
-
-static void list_sessions(void *ctx, struct con_api_call *call)
-{
-	struct con_sessions *s = ctx;
-	const struct sp_state *state = con_fleet_state(s->c->fleet);
-	const char *only = con_api_query(call, "user");
-	struct listing *l = calloc(1, sizeof(*l));
-	struct sp_state_entry e;
-	if (!con_redis_is_up(con_fleet_redis(s->c->fleet))) {
-		free(l);
-		con_api_problem(call, 503, "redis-away",
-				"the directory is in Redis, which cannot be reached");
-		return;
-	}
-	size_t n = only ? 1 : sp_state_count(state, "user/");
-	if (l)
-		*l = (struct listing){
-			s, call, json_array(), calloc(n + 1, sizeof(char *)), 0, 0, 0};
-	if (!l || !l->users) {
-		free(l);
-		con_api_error(call, -ENOMEM, "out of memory");
-		return;
-	}
-	if (only)
-		l->users[l->n_users++] = strdup(only);
-	for (size_t at = 0; !only && sp_state_next(state, "user/", &at, &e);)
-		l->users[l->n_users++] = strdup(e.key + strlen("user/"));
-	next_users(l);
-}
-
 static void fill_user(void *ctx, const char *name, json_t *into)
 {
 	struct con_sessions *s = ctx;
@@ -365,6 +228,12 @@ static void fill_user(void *ctx, const char *name, json_t *into)
 	json_object_set_new(into, "used_down", json_integer((json_int_t)sum.down));
 	if (on_quota_left(s, name, &left))
 		json_object_set_new(into, "quota_left", json_integer(left));
+}
+
+static void list_sessions(void *ctx, struct con_api_call *call)
+{
+	struct con_sessions *s = ctx;
+	con_sessions_list(s->c, call);
 }
 
 static const struct con_api_route routes[] = {

@@ -57,6 +57,43 @@ static void an_event_says_where_the_chain_stood(void **state)
 	json_decref(list);
 }
 
+static size_t count_about(const char *thing)
+{
+	struct con_events_filter want = {.about = thing};
+	json_t *list = con_events_list(events, 0, 100, true, &want);
+	size_t n = json_array_size(list);
+	json_decref(list);
+	return n;
+}
+
+static void a_nodes_events_are_those_of_its_workers_and_links_too(void **state)
+{
+	static const char *const about[] = {"fra1",          "fra1/0",  "worker:fra1/0",
+					    "worker/fra1/0", "fra10/0", "vantage:fra1x",
+					    "xfra1",         ""};
+	(void)state;
+	for (size_t i = 0; i < sizeof(about) / sizeof(about[0]); i++)
+		con_events_add(events, SP_LOG_DEBUG, "x", about[i], "x");
+	assert_int_equal(count_about("fra1"), 4);
+	assert_int_equal(count_about("fra1/0"), 3);
+	assert_int_equal(count_about("worker:fra1/0"), 1);
+	assert_int_equal(count_about("fra"), 0);
+}
+
+static void events_from_before_a_time_are_left_out(void **state)
+{
+	struct con_events_filter want = {.since_ms = sp_loop_unix_ms(loop)};
+	(void)state;
+	con_events_add(events, SP_LOG_DEBUG, "x", "", "x");
+	json_t *list = con_events_list(events, 0, 100, true, &want);
+	assert_int_equal(json_array_size(list), 1);
+	json_decref(list);
+	want.since_ms = sp_loop_unix_ms(loop) + 60000;
+	list = con_events_list(events, 0, 100, true, &want);
+	assert_int_equal(json_array_size(list), 0);
+	json_decref(list);
+}
+
 static void the_oldest_make_room_and_numbers_go_on(void **state)
 {
 	(void)state;
@@ -69,7 +106,8 @@ static void the_oldest_make_room_and_numbers_go_on(void **state)
 	json_t *some = con_events_list(events, CON_EVENTS_MAX, 3, false, NULL);
 	assert_int_equal(json_array_size(some), 3);
 	assert_int_equal(number(some, 0, "number"), CON_EVENTS_MAX + 1);
-	json_t *last = con_events_list(events, 0, 3, true, "odd");
+	struct con_events_filter odd = {.kind = "odd"};
+	json_t *last = con_events_list(events, 0, 3, true, &odd);
 	assert_int_equal(json_array_size(last), 3);
 	assert_string_equal(text(last, 2, "text"), "4105");
 	assert_string_equal(text(last, 0, "text"), "4101");
@@ -95,6 +133,11 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(an_event_says_where_the_chain_stood,
+						set_up, tear_down),
+		cmocka_unit_test_setup_teardown(
+			a_nodes_events_are_those_of_its_workers_and_links_too, set_up,
+			tear_down),
+		cmocka_unit_test_setup_teardown(events_from_before_a_time_are_left_out,
 						set_up, tear_down),
 		cmocka_unit_test_setup_teardown(the_oldest_make_room_and_numbers_go_on,
 						set_up, tear_down),

@@ -150,7 +150,8 @@ static bool offered(const char *node, const char *region)
 
 static unsigned count_events(const char *kind, const char *about, const char *has)
 {
-	json_t *list = con_events_list(x.events, 0, 1000, false, kind), *v;
+	struct con_events_filter want = {.kind = kind};
+	json_t *list = con_events_list(x.events, 0, 1000, false, &want), *v;
 	unsigned n = 0;
 	size_t i;
 	json_array_foreach(list, i, v)
