@@ -10,6 +10,7 @@
 
 #include <sodium.h>
 
+#include "controller/doctor.h"
 #include "controller/role_bus.h"
 #include "controller/role_endpoint.h"
 #include "controller/role_health.h"
@@ -18,8 +19,8 @@
 
 // Every role, callees first. A new one stands behind what it uses.
 static const struct con_role *const roles[] = {
-	&con_role_fleet,    &con_role_api,      &con_role_health,  &con_role_bus,
-	&con_role_sessions, &con_role_endpoint, &con_role_metrics,
+	&con_role_fleet,    &con_role_api,      &con_role_health, &con_role_bus,
+	&con_role_sessions, &con_role_endpoint, &con_role_doctor, &con_role_metrics,
 };
 #define N_ROLES (sizeof(roles) / sizeof(roles[0]))
 

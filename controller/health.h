@@ -70,6 +70,7 @@ bool con_health_is_down(struct con_health *h, const char *worker);
 // only, and with `views`: what each vantage sees of each carrier; NULL: all without it.
 // New reference; NULL: no memory.
 json_t *con_health_json(struct con_health *h, const char *node);
+void con_health_status(const struct con_health *h, struct con_verdict_status *ret);
 // [{name, region, state, sequence, fails, sees}] of the vantages. New reference.
 json_t *con_health_vantages(struct con_health *h);
 // The part of one worker, to `into`; an unknown one: nothing.

@@ -103,6 +103,25 @@ static json_t *name_list(const struct con_health *h, uint32_t mask)
 	return list;
 }
 
+// Who cannot use it now, and what each fell from: [{vantage, rung, reason}].
+static json_t *failures(struct con_health *h, unsigned node, uint32_t mask, uint64_t now)
+{
+	json_t *list = json_array();
+	struct con_sight_view s;
+	for (unsigned i = 0; i < CON_VANTAGES_MAX; i++)
+		for (unsigned c = 0; ((mask >> i) & 1) && c < h->node[node]->n_carriers;
+		     c++) {
+			if (!con_verdict_sight(h->verdict, node, i, c, now, &s) || s.ok)
+				continue;
+			json_array_append_new(
+				list, json_pack("{s:s, s:s, s:s}", "vantage",
+						con_verdict_vantage_name(h->verdict, i),
+						"rung", s.rung, "reason", s.reason));
+			break;
+		}
+	return list;
+}
+
 static void fill_node(struct con_health *h, unsigned i, json_t *into)
 {
 	struct con_node_view v;
@@ -126,6 +145,7 @@ static void fill_node(struct con_health *h, unsigned i, json_t *into)
 		into, "latency_ms",
 		json_real(con_verdict_latency_us(h->verdict, i, NULL) / 1000.0));
 	json_object_set_new(into, "failing_from", name_list(h, v.failing));
+	json_object_set_new(into, "failures", failures(h, i, v.failing, now));
 	json_object_set_new(into, "blocked_from", name_list(h, v.blocked));
 	json_t *bad = json_array();
 	for (unsigned c = 0; c < h->node[i]->n_carriers; c++)
@@ -189,6 +209,11 @@ json_t *con_health_vantages(struct con_health *h)
 				  "fails", (int)failing));
 	}
 	return list;
+}
+
+void con_health_status(const struct con_health *h, struct con_verdict_status *ret)
+{
+	con_verdict_status(h->verdict, ret);
 }
 
 json_t *con_health_json(struct con_health *h, const char *node)

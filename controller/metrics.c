@@ -17,6 +17,8 @@
 	X(redis_commands, COUNTER, NULL, "Commands sent to Redis")                       \
 	X(redis_errors, COUNTER, "kind", "Commands without a good answer")               \
 	X(redis_connects, COUNTER, NULL, "Connections made to Redis")                    \
+	X(redis_command_seconds, HISTOGRAM, NULL,                                        \
+	  "From sending a command to its answer")                                        \
 	X(journal_bytes, GAUGE, NULL, "Size of the journal")                             \
 	X(journal_errors, COUNTER, NULL, "Writes to the journal that failed")            \
 	X(journal_compactions, COUNTER, NULL, "Times that the journal was written anew") \
@@ -84,6 +86,8 @@ static void put_redis(struct con_controller *c, struct sp_metrics_writer *m)
 	put(m, "late", r->late);
 	put(m, "not_sent", r->refused);
 	one(m, F_redis_connects, r->connects);
+	sp_metrics_family(m, &table[F_redis_command_seconds]);
+	sp_metrics_histogram(m, &r->seconds, NULL);
 }
 
 static void put_state(struct con_controller *c, struct sp_metrics_writer *m)

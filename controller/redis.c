@@ -15,7 +15,7 @@
 struct request {
 	TAILQ_ENTRY(request) waiting; // by deadline
 	struct con_redis *r;          // NULL: told already, its answer is dropped
-	uint64_t deadline_us;
+	uint64_t sent_us, deadline_us;
 	void (*done)(void *ctx, const redisReply *reply);
 	void *ctx;
 };
@@ -37,6 +37,9 @@ struct con_redis {
 	char why[128];     // told last
 	struct con_redis_counters counters;
 };
+
+static const double second_bounds[] = {0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02,
+				       0.05,   0.1,    0.2,   0.5,   1,     2};
 
 static void start_connect(struct con_redis *r);
 
@@ -74,6 +77,8 @@ static void on_reply(redisAsyncContext *ac, void *reply, void *arg)
 		r->heard_us = sp_loop_now_us(r->loop);
 		r->counters.answers++;
 		r->counters.errors += m->type == REDIS_REPLY_ERROR;
+		sp_histogram_observe(&r->counters.seconds,
+				     (double)(r->heard_us - q->sent_us) / 1e6);
 	}
 	tell(q, m);
 	free(q);
@@ -142,6 +147,7 @@ static int send_request(struct con_redis *r, int argc, const char **argv,
 	q->r = r;
 	q->done = done;
 	q->ctx = ctx;
+	q->sent_us = now;
 	q->deadline_us = now + deadline_ms * UINT64_C(1000);
 	if (redisAsyncCommandArgv(r->ac, on_reply, q, argc, argv, len) != REDIS_OK) {
 		free(q);
@@ -296,6 +302,8 @@ int con_redis_new(const struct con_redis_options *opt, struct con_redis **ret)
 	r->on_down = opt->down;
 	r->ctx = opt->ctx;
 	r->retry_ms = CON_REDIS_RETRY_MS;
+	sp_histogram_init(&r->counters.seconds, second_bounds,
+			  sizeof(second_bounds) / sizeof(second_bounds[0]));
 	TAILQ_INIT(&r->requests);
 	sp_timer_init(&r->deadline, r->loop, on_deadline, r);
 	sp_timer_init(&r->retry, r->loop, on_retry, r);
@@ -322,6 +330,11 @@ void con_redis_free(struct con_redis *r)
 	free(r->password);
 	free(r->address);
 	free(r);
+}
+
+const char *con_redis_why(const struct con_redis *r)
+{
+	return r->why;
 }
 
 bool con_redis_is_up(const struct con_redis *r)

@@ -14,6 +14,7 @@
 #include <hiredis/hiredis.h>
 
 #include "lib/loop.h"
+#include "lib/metrics.h"
 
 #define CON_REDIS_WAITING_MAX  8192 // commands without an answer; further ones fail
 #define CON_REDIS_SILENT_MS    2000
@@ -37,6 +38,7 @@ struct con_redis_counters {
 	uint64_t commands, answers, errors; // errors: that Redis answered
 	uint64_t late, refused;             // over their deadline; no connection
 	uint64_t connects, losses;
+	struct sp_histogram seconds; // from sending a command to its answer
 };
 
 // Begins to connect. 0 and *ret; -ENOMEM; SP_E_MALFORMED: an address that is none.
@@ -45,6 +47,8 @@ int con_redis_new(const struct con_redis_options *opt,
 // Ends every command with NULL. Not from inside a callback of it. NULL is fine.
 void con_redis_free(struct con_redis *r);
 bool con_redis_is_up(const struct con_redis *r);
+// Why it is not, in a clause; "": it is, or nothing was tried yet.
+const char *con_redis_why(const struct con_redis *r);
 // Closes the connection and makes a new one: no command sent on the old one is answered.
 void con_redis_reconnect(struct con_redis *r);
 

@@ -66,7 +66,11 @@ static void get_vantages(void *ctx, struct con_api_call *call)
 		json_object_set_new(o, "address", json_string(p->address));
 		json_object_set_new(o, "applied", con_api_position(&p->applied));
 	}
-	con_api_answer(call, 200, json_pack("{s:o}", "vantages", list));
+	struct con_verdict_status st;
+	con_health_status(c->health, &st);
+	con_api_answer(call, 200,
+		       json_pack("{s:o, s:b, s:b}", "vantages", list, "panic", st.panic,
+				 "blind", st.blind));
 }
 
 static void fill_node(void *ctx, const char *name, json_t *into)

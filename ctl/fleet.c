@@ -1,8 +1,8 @@
-// Verbs about the fleet as a whole: apply, diff, rollback, status, health and the lists.
+// Verbs about the fleet as a whole: apply, diff, rollback, status. Not here: lists
+// (lists.c), health (health.c).
 #include <stdlib.h>
 #include <string.h>
 
-#include "ctl/grid.h"
 #include "ctl/io.h"
 #include "ctl/out.h"
 #include "ctl/parse.h"
@@ -169,104 +169,4 @@ int ctl_status(struct ctl_call *call)
 	json_t *reply;
 	int code = ctl_ask(call, "GET", "/v1/status", NULL, 0, &reply);
 	return code ? code : ctl_out(call, reply);
-}
-
-// ---- lists ----
-
-static const struct ctl_column nodes[] = {
-	{"NODE", "name", CTL_CELL_TEXT},
-	{"REGION", "region", CTL_CELL_TEXT},
-	{"GROUP", "group", CTL_CELL_TEXT},
-	{"WEIGHT", "weight", CTL_CELL_TEXT},
-	{"ENROLLED", "enrolled", CTL_CELL_TEXT},
-	{"LINK", "link", CTL_CELL_TEXT},
-	{"SEQ", "applied.sequence", CTL_CELL_TEXT},
-	{"HEALTH", "health", CTL_CELL_TEXT},
-	{"SESSIONS", "sessions", CTL_CELL_TEXT},
-	{"STREAMS", "streams", CTL_CELL_TEXT},
-	{"LEASE", "lease.kind", CTL_CELL_TEXT},
-	{"UNTIL", "lease.until", CTL_CELL_TIME},
-	{0},
-};
-static const struct ctl_column users[] = {
-	{"USER", "name", CTL_CELL_TEXT},
-	{"TIER", "tier", CTL_CELL_TEXT},
-	{"DEVICES", "max_devices", CTL_CELL_TEXT},
-	{"DISABLED", "disabled", CTL_CELL_TEXT},
-	{"EXPIRES", "expires", CTL_CELL_TIME},
-	{"SESSIONS", "sessions", CTL_CELL_TEXT},
-	{"UP", "used_up", CTL_CELL_BYTES},
-	{"DOWN", "used_down", CTL_CELL_BYTES},
-	{"QUOTA", "quota_bytes", CTL_CELL_BYTES},
-	{"LEFT", "quota_left", CTL_CELL_BYTES},
-	{0},
-};
-static const struct ctl_column sessions[] = {
-	{"NODE", "node", CTL_CELL_TEXT},         {"SESSION", "id", CTL_CELL_SHORT},
-	{"USER", "user", CTL_CELL_TEXT},         {"TIER", "tier", CTL_CELL_TEXT},
-	{"SESSIONS", "sessions", CTL_CELL_TEXT}, {"STREAMS", "streams", CTL_CELL_TEXT},
-	{"FLOWS", "flows", CTL_CELL_TEXT},       {"UP", "bytes_up", CTL_CELL_BYTES},
-	{"DOWN", "bytes_down", CTL_CELL_BYTES},  {0},
-};
-static const struct ctl_column revisions[] = {
-	{"EPOCH", "epoch", CTL_CELL_TEXT},
-	{"SEQ", "sequence", CTL_CELL_TEXT},
-	{"ISSUED", "issued_ms", CTL_CELL_TIME_MS},
-	{"AUTHOR", "author", CTL_CELL_TEXT},
-	{"CHANGES", "public_changes", CTL_CELL_TEXT},
-	{"PRIVATE", "has_private", CTL_CELL_TEXT},
-	{"HASH", "hash", CTL_CELL_SHORT},
-	{0},
-};
-static const struct ctl_column events[] = {
-	{"TIME", "time_ms", CTL_CELL_TIME_MS}, {"LEVEL", "level", CTL_CELL_TEXT},
-	{"EVENT", "kind", CTL_CELL_TEXT},      {"ABOUT", "about", CTL_CELL_TEXT},
-	{"EPOCH", "epoch", CTL_CELL_TEXT},     {"SEQ", "sequence", CTL_CELL_TEXT},
-	{"TEXT", "text", CTL_CELL_TEXT},       {0},
-};
-static const struct ctl_column leases[] = {
-	{"NODE", "node", CTL_CELL_TEXT},     {"LEASE", "kind", CTL_CELL_TEXT},
-	{"UNTIL", "until", CTL_CELL_TIME},   {"BY", "by", CTL_CELL_TEXT},
-	{"REASON", "reason", CTL_CELL_TEXT}, {0},
-};
-static const struct ctl_column tokens[] = {
-	{"TOKEN", "id", CTL_CELL_TEXT},
-	{"USER", "user", CTL_CELL_TEXT},
-	{"CREATED", "created", CTL_CELL_TIME},
-	{"EXPIRES", "expires", CTL_CELL_TIME},
-	{0},
-};
-
-static const struct list {
-	const char *name;
-	const struct ctl_column *columns;
-} lists[] = {{"nodes", nodes},   {"users", users},   {"sessions", sessions},
-	     {"events", events}, {"leases", leases}, {"revisions", revisions},
-	     {"tokens", tokens}, {NULL, NULL}};
-
-// "get KIND": the kind is the verb's second word.
-int ctl_get_list(struct ctl_call *call)
-{
-	const char *kind = strchr(call->verb->name, ' ') + 1;
-	const struct list *l = lists;
-	json_t *reply;
-	while (l->name && strcmp(l->name, kind) != 0)
-		l++;
-	const char *limit =
-		ctl_has_option(call->verb, "limit") ? ctl_get(call, "limit") : NULL;
-	char *escaped = limit ? ctl_escape(limit) : NULL;
-	char *url = limit ? ctl_text("/v1/%s?limit=%s", kind, escaped)
-			  : ctl_text("/v1/%s", kind);
-	int code = ctl_ask(call, "GET", url, NULL, 0, &reply);
-	free(escaped);
-	free(url);
-	if (code)
-		return code;
-	if (call->json)
-		return ctl_out(call, reply);
-	char *none = ctl_text("no %s", kind);
-	ctl_grid(call, json_object_get(reply, kind), l->columns, none);
-	free(none);
-	json_decref(reply);
-	return EX_OK;
 }

@@ -1,7 +1,9 @@
 #include "ctl/remote.h"
 
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include <curl/curl.h>
 
@@ -83,14 +85,20 @@ static int read_reply(const struct ctl_call *call, long status, const struct rep
 	return code;
 }
 
+static const char *no_answer(const char *path)
+{
+	if (access(path, W_OK) && errno == EACCES)
+		return "this user may not ask the controller; be root, or join the group "
+		       "of its api.group";
+	return "no controller answers there; start it (systemctl start "
+	       "sallyport-controller), or name another by --socket or " CTL_SOCKET_ENV;
+}
+
 static int failed(const struct ctl_call *call, CURLcode err)
 {
 	const char *path = socket_path(call);
 	if (err == CURLE_COULDNT_CONNECT)
-		return ctl_fail(call, EX_UNAVAILABLE,
-				"%s: no controller answers there, or this user may not "
-				"ask it; name another by --socket or " CTL_SOCKET_ENV,
-				path);
+		return ctl_fail(call, EX_UNAVAILABLE, "%s: %s", path, no_answer(path));
 	if (err == CURLE_OPERATION_TIMEDOUT)
 		return ctl_fail(call, EX_TEMPFAIL,
 				"%s: no answer within %d s; what was asked for may still "

@@ -249,8 +249,84 @@ static const struct ctl_option rollback_options[] = {
 	{0},
 };
 
-static const struct ctl_option get_options[] = {
-	{.name = "limit", .arg = "N", .help = "So many of the newest"},
+#define LIMIT                                                                            \
+	{                                                                                \
+		.name = "limit", .arg = "N", .help = "At most so many; without: 1000"    \
+	}
+#define AFTER                                                                            \
+	{                                                                                \
+		.name = "after", .arg = "NAME",                                          \
+		.help = "The next page: what follows NAME"                               \
+	}
+
+static const struct ctl_option get_nodes_options[] = {
+	{.name = "region", .arg = "NAME", .help = "Of this region only"},
+	{.name = "group", .arg = "NAME", .help = "Of this group only"},
+	{.name = "state",
+	 .arg = "WORD",
+	 .help = "Whose health is this: healthy, down, draining..."},
+	{.name = "link", .arg = "WORD", .help = "Whose control link is: up, lost, never"},
+	LIMIT,
+	AFTER,
+	SOCKET,
+	{0},
+};
+
+static const struct ctl_option get_users_options[] = {
+	{.name = "tier", .arg = "NAME", .help = "Of this tier only"},
+	LIMIT,
+	AFTER,
+	SOCKET,
+	{0},
+};
+
+static const struct ctl_option get_sessions_options[] = {
+	{.name = "user", .arg = "NAME", .help = "Of this user only"},
+	{.name = "node",
+	 .arg = "NODE",
+	 .help = "Whose home is this node, or worker NODE/N"},
+	LIMIT,
+	SOCKET,
+	{0},
+};
+
+static const struct ctl_option get_revisions_options[] = {
+	{.name = "limit", .arg = "N", .help = "So many of the newest; without: 50"},
+	SOCKET,
+	{0},
+};
+
+static const struct ctl_option get_events_options[] = {
+	{.name = "since",
+	 .arg = "TIME",
+	 .help = "Not before: 10m ago, or 2026-01-31T12:00:00Z"},
+	{.name = "node",
+	 .arg = "NAME",
+	 .help = "About this node, worker, vantage or user only"},
+	{.name = "kind", .arg = "WORD", .help = "Of this kind only, such as node-down"},
+	{.name = "follow",
+	 .letter = 'f',
+	 .help = "Go on with new ones until interrupted"},
+	{.name = "limit", .arg = "N", .help = "So many of the newest; without: 100"},
+	SOCKET,
+	{0},
+};
+
+static const struct ctl_option get_tokens_options[] = {
+	{.name = "user", .arg = "NAME", .help = "Of this user only"},
+	LIMIT,
+	AFTER,
+	SOCKET,
+	{0},
+};
+
+static const struct ctl_option doctor_options[] = {
+	{.name = "config",
+	 .letter = 'c',
+	 .arg = "FILE",
+	 .repeat = true,
+	 .help = "Config of a program here; without: those in /etc/sallyport"},
+	{.name = "local", .help = "Do not ask a controller"},
 	SOCKET,
 	{0},
 };
@@ -311,17 +387,24 @@ static const struct ctl_verb verbs[] = {
 	 rollback_options, ctl_rollback},
 	{"status", NULL, "", 0, 0, "Show where the controller stands", remote_options,
 	 ctl_status},
-	{"get nodes", NULL, "", 0, 0, "List the nodes", remote_options, ctl_get_list},
-	{"get users", NULL, "", 0, 0, "List the users", remote_options, ctl_get_list},
-	{"get sessions", NULL, "", 0, 0, "List what sessions there are", remote_options,
-	 ctl_get_list},
-	{"get revisions", NULL, "", 0, 0, "List the newest revisions", get_options,
-	 ctl_get_list},
-	{"get events", NULL, "", 0, 0, "List the newest events", get_options,
-	 ctl_get_list},
+	{"health", NULL, "[NODE]", 0, 1,
+	 "Show what vantages see, and what follows for each node", remote_options,
+	 ctl_health},
+	{"doctor", NULL, "", 0, 0, "Look for what is wrong, here and in the fleet",
+	 doctor_options, ctl_doctor},
+	{"get nodes", NULL, "", 0, 0, "List the nodes", get_nodes_options, ctl_get_list},
+	{"get users", NULL, "", 0, 0, "List the users", get_users_options, ctl_get_list},
+	{"get sessions", NULL, "", 0, 0, "List what sessions there are",
+	 get_sessions_options, ctl_get_list},
+	{"get revisions", NULL, "", 0, 0, "List the newest revisions",
+	 get_revisions_options, ctl_get_list},
+	{"get events", NULL, "", 0, 0, "List the newest events", get_events_options,
+	 ctl_get_events},
 	{"get leases", NULL, "", 0, 0, "List nodes that are cordoned or draining",
 	 remote_options, ctl_get_list},
 	{"get tokens", NULL, "", 0, 0, "List users' tokens, never their text",
+	 get_tokens_options, ctl_get_list},
+	{"get vantages", NULL, "", 0, 0, "List the health checkers, and who has a vote",
 	 remote_options, ctl_get_list},
 	{"cordon", NULL, "NODE", 1, 1, "Send no new clients to a node", lease_options,
 	 ctl_lease},

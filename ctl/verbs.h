@@ -18,13 +18,16 @@ int ctl_config_init(struct ctl_call *call); // the kind is the argument
 
 int ctl_print(struct ctl_call *call);
 int ctl_quickstart(struct ctl_call *call);
-// Of the operator API: fleet.c, access.c.
+// Of the operator API: fleet.c, lists.c, health.c, doctor.c, access.c.
 int ctl_apply(struct ctl_call *call);
 int ctl_diff(struct ctl_call *call);
 int ctl_rollback(struct ctl_call *call);
 int ctl_status(struct ctl_call *call);
+int ctl_health(struct ctl_call *call);
+int ctl_doctor(struct ctl_call *call);
 int ctl_get_list(struct ctl_call *call); // the kind is the verb's second word
-int ctl_lease(struct ctl_call *call);    // cordon, drain: the verb's name
+int ctl_get_events(struct ctl_call *call);
+int ctl_lease(struct ctl_call *call); // cordon, drain: the verb's name
 int ctl_undrain(struct ctl_call *call);
 int ctl_revoke(struct ctl_call *call);
 int ctl_token_make(struct ctl_call *call);
