@@ -7,6 +7,7 @@
 
 #include "controller/api_fleet.h"
 #include "lib/derive.h"
+#include "lib/text.h"
 
 #define EVERY_US  1000000
 #define ALL_EVERY 60   // of these
@@ -83,6 +84,11 @@ int con_lease_allowed(const struct sp_state *state, const char *node, uint64_t n
 		most = nodes - 1; // never the last
 	if (out + 1 <= most)
 		return 0;
+	if (nodes == 1) {
+		snprintf(why, cap, "%s is the only node of region %s; use --force", node,
+			 region);
+		return SP_E_LIMIT;
+	}
 	snprintf(why, cap,
 		 "%u of %u nodes in region %s are out already, and at most %u may be; "
 		 "undrain one, or use --force",
@@ -177,6 +183,33 @@ static int add_lease(struct sp_changes *c, const char *node, const char *kind,
 	return err;
 }
 
+// Which node was meant: "fra1" of "fra1/0", "fra1" of "fra11".
+static void refuse_node(struct con_leases *l, struct con_api_call *call, const char *node)
+{
+	const struct sp_state *s = con_fleet_state(l->fleet);
+	char name[SP_FLEET_NAME_MAX + 1], region[SP_FLEET_NAME_MAX + 1];
+	struct sp_state_entry e;
+	size_t n = strcspn(node, "/");
+	snprintf(name, sizeof(name), "%.*s", (int)n, node);
+	if (node[n] && region_of(s, name, region)) {
+		con_api_problem(call, 404, "no-such-node",
+				"\"%s\" is a worker, and leases are of whole nodes: %s",
+				node, name);
+		return;
+	}
+	for (size_t at = 0; sp_state_next(s, "node/", &at, &e);) {
+		sp_worker_node(e.key + strlen("node/"), name);
+		if (sp_text_distance(name, node) <= 1) {
+			con_api_problem(call, 404, "no-such-node",
+					"there is no node \"%s\"; is it %s?", node, name);
+			return;
+		}
+	}
+	con_api_problem(call, 404, "no-such-node",
+			"there is no node \"%s\"; sallyportctl get nodes lists them",
+			node);
+}
+
 static void put(void *ctx, struct con_api_call *call)
 {
 	struct con_leases *l = ctx;
@@ -206,8 +239,7 @@ static void put(void *ctx, struct con_api_call *call)
 					      sizeof(why))
 			  : -ENOENT;
 	if (err == -ENOENT) {
-		con_api_problem(call, 404, "no-such-node", "there is no node \"%s\"",
-				node);
+		refuse_node(l, call, node);
 		return;
 	}
 	if (err == SP_E_LIMIT && !con_api_flag(call, "force")) {

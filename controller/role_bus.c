@@ -287,7 +287,8 @@ static void fill_node(void *ctx, const char *name, json_t *into)
 				    json_boolean(p->telemetry.draining));
 		json_object_set_new(into, "ready", json_boolean(p->telemetry.ready));
 	}
-	if (p->nacked.sequence && *p->reason)
+	// What it refused is over once it has applied something newer.
+	if (*p->reason && sp_position_compare(&p->nacked, &p->applied) > 0)
 		json_object_set_new(into, "refused", json_string(p->reason));
 }
 

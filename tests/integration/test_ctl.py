@@ -634,14 +634,14 @@ def test_a_quickstart_that_cannot_be_makes_no_folder(ctl, argv, said):
 
 def verbs(ctl):
     """{verb: its options}, as the help lists them."""
-    listed = re.findall(r"^  ((?:keys|pass|config) \w+|\w+)\b", ctl("--help").stdout, re.M)
+    listed = re.findall(r"^  ((?:keys|pass|config|get|token) \w+|\w+)\b", ctl("--help").stdout, re.M)
     return {v: re.findall(r"--([a-z-]+)", ctl(*v.split(), "--help").stdout) for v in listed}
 
 
 def test_the_manual_has_every_verb_and_option(ctl):
     page = (ROOT / "docs/man/sallyportctl.1").read_text()
     listed = verbs(ctl)
-    assert len(listed) >= 27 and {"apply", "drain", "config sign"} <= set(listed)
+    assert len(listed) >= 37 and {"apply", "drain", "config sign", "get events"} <= set(listed)
     for verb, options in listed.items():
         assert re.search(rf"^\.(It|Ss).* ({verb.replace(' ', ' (Cm )?')})\b", page, re.M), verb
         for option in options:
@@ -658,6 +658,11 @@ def test_the_completion_in_the_tree_is_the_one_of_the_table(ctl):
     (["config", "sign", "--ne"], "--next"),
     (["keys", "signing", "--fo"], "--force"),
     (["print", "hay"], "haystack"),
+    (["get", "van"], "vantages"),
+    (["get", "events", "--fo"], "--follow"),
+    (["doc"], "doctor"),
+    (["doctor", "--lo"], "--local"),
+    (["hea"], "health"),
 ])
 def test_bash_completes(ctl, words, want):
     ctl.write("haystack", "")
@@ -667,6 +672,24 @@ def test_bash_completes(ctl, words, want):
                         f"COMP_CWORD={len(words)}; _sallyportctl; echo \"${{COMPREPLY[@]}}\""],
                        cwd=ctl.dir, capture_output=True, text=True, check=True)
     assert r.stdout.split() == [want]
+
+
+def test_bash_completes_every_verb_and_option_of_the_help(ctl):
+    script = ROOT / "deploy/completion/sallyportctl"
+
+    def complete(*words):
+        line = " ".join(f"'{w}'" for w in ["sallyportctl", *words])
+        return subprocess.run(
+            ["bash", "-c", f"source '{script}'; COMP_WORDS=({line}); "
+             f"COMP_CWORD={len(words)}; _sallyportctl; echo \"${{COMPREPLY[@]}}\""],
+            cwd=ctl.dir, capture_output=True, text=True, check=True).stdout.split()
+
+    listed = verbs(ctl)
+    assert {v.split()[0] for v in listed} <= set(complete(""))
+    for verb, options in listed.items():
+        if " " in verb:
+            assert verb.split()[1] in complete(verb.split()[0], "")
+        assert {f"--{o}" for o in options} <= set(complete(*verb.split(), "--")), verb
 
 
 def test_the_version_is_told(ctl):
