@@ -1,8 +1,10 @@
 """What the programs of a fleet on loopback are given: a config file each, a node's entry in
 the fleet file; and the operator's verbs. For tests/integration and tests/demo alike. Not
 here: how programs are started, watched and ended."""
+import http.client
 import json
 import os
+import socket
 import subprocess
 
 KEYS = ("signing", "control", "route")  # of a controller: KIND.key in its folder
@@ -68,9 +70,18 @@ def endpoint_url(port):
 class Operator:
     """sallyportctl with the socket of one controller. A verb that fails raises `error`."""
 
-    def __init__(self, program, socket, timeout=30, error=AssertionError):
-        self.program, self.socket = str(program), str(socket)
+    def __init__(self, program, api_socket, timeout=30, error=AssertionError):
+        self.program, self.socket = str(program), str(api_socket)
         self.timeout, self.error = timeout, error
+
+    def get(self, path):
+        """GET of the operator API itself: the answer's object, or OSError."""
+        c = http.client.HTTPConnection("controller", timeout=self.timeout)
+        with socket.socket(socket.AF_UNIX) as c.sock:
+            c.sock.settimeout(self.timeout)
+            c.sock.connect(self.socket)
+            c.request("GET", path)
+            return json.loads(c.getresponse().read())
 
     def run(self, *argv, check=True):
         done = subprocess.run([self.program, *map(str, argv), "--socket", self.socket],

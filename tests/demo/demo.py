@@ -10,12 +10,13 @@ import tempfile
 import time
 
 HERE = os.path.dirname(os.path.abspath(__file__))
-sys.path[1:1] = [os.path.join(HERE, "..", "bench")]
+sys.path[1:1] = [os.path.join(HERE, "..", folder) for folder in ("bench", "common")]
 
 # pylint: disable=wrong-import-position
 import claims
 import measure
 import playground
+from fleet import REGION_OF
 from place import Place, missing
 from procs import BenchError, descendants
 from scenario import Scenario
@@ -41,7 +42,9 @@ def preflight(build):
     if gone:
         return (f"not installed: {', '.join(gone)} (Debian: "
                 f"{' '.join(sorted(set(gone.values())))}); run deploy/install-deps")
-    programs = ["bin/sallyport", "bin/sallyport-worker", "bin/sallyportctl", "tools/cutter"]
+    programs = [f"bin/{name}" for name in (
+        "sallyport", "sallyport-worker", "sallyportctl", "sallyport-controller",
+        "sallyport-healthcheck")] + ["tools/cutter"]
     gone = [p for p in programs if not os.access(os.path.join(build, p), os.X_OK)]
     return f"not built: {', '.join(gone)} in {build}; run make all tools" if gone else None
 
@@ -88,8 +91,11 @@ def run(opt, folder, timeline):
     noise = measure.Noise()
     place = Place(folder, os.path.abspath(opt.build), opt.bytes, opt.rate, opt.seed)
     with place:
-        timeline.say(f"up: two workers, a client, origin, DNS server, shadowsocks, cutter "
-                     f"({len(place.pids)} processes, all on loopback)")
+        timeline.say(f"up: redis-server, a controller, {len(place.fleet.nodes)} workers in "
+                     f"{len(set(REGION_OF.values()))} regions that enrolled, "
+                     f"{len(place.fleet.vantages)} health checkers, a client")
+        timeline.say("    origin, DNS server, shadowsocks, cutter; "
+                     f"{len(place.pids)} processes, all on loopback")
         report = Scenario(place, timeline).run()
     timeline.say(f"all ended: {len(place.pids)} processes")
     left = place.left_behind() + descendants(os.getpid())

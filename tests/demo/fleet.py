@@ -1,69 +1,215 @@
-"""Two workers and a client, made by `sallyportctl quickstart` as an operator would, with one
-difference: the client's config names the cutter's ports, so every carrier passes there."""
+"""A fleet as its operator would make it: redis-server, a controller, workers and health
+checkers that joined with one-time tokens, a client that asks the config endpoint. With one
+difference: what the fleet file advertises are the cutter's ports, so every carrier passes
+there. Not here: what is done to it (scenario.py, operations.py)."""
+import contextlib
+import hashlib
+import http.client
 import json
 import os
+import re
 import signal
+import ssl
 import subprocess
 
+import fleetfiles
+from origin import CONTROL
 from procs import BenchError, free_ports, listens, wait_until
 
-START_S = 15
+START_S = 30
+FLEET, USER, TIER = "demo", "alice", "standard"
+REGION_OF = {"a": "eu", "b": "eu", "c": "us", "d": "us", "e": "ap"}
+VANTAGES = {"v1": "eu", "v2": "us", "v3": "ap"}
+# Those of docs/health.md, but for shorter times, so that a node is back while one watches.
+HEALTH = {"hold_down": "1s", "hold_down_max": "1s", "slow_start": "1s", "cycle": "100ms"}
+
+
+def http_get(port, path):
+    """(status, body) of a listener on loopback; OSError when there is none."""
+    c = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+    try:
+        c.request("GET", path)
+        r = c.getresponse()
+        return r.status, r.read().decode()
+    except http.client.HTTPException as e:
+        raise OSError(f"{path}: {e!r}") from e
+    finally:
+        c.close()
+
+
+def is_ready(port):
+    with contextlib.suppress(OSError):
+        return http_get(port, "/readyz")[0] == 200
+    return False
+
+
+def parse_metrics(text):
+    """{'name{label="x"}': value}"""
+    found = re.findall(r"^([a-z_0-9]+(?:\{[^{}]*\})?) (\S+)", text, re.M)
+    return {name: float(value) for name, value in found}
+
+
+class Node:
+    """One worker: its ports, its files, its process."""
+
+    def __init__(self, name, near, far):
+        self.name, self.full, self.region = name, f"{name}/0", REGION_OF[name]
+        self.near, self.far = near, far  # the cutter's port, its own
+        self.admin, self.agent_admin = free_ports(2)
+        self.folder = self.pin = self.proc = None
+        self.stopped = False
 
 
 class Fleet:
-    """paths: {worker's name: (port of the cutter, port of the worker)}"""
+    """paths: {node's name: (port of the cutter, port of the worker)}"""
 
     def __init__(self, procs, folder, build, paths):
         self.procs, self.paths, self.bin = procs, paths, os.path.join(build, "bin")
         self.folder = os.path.join(folder, "fleet")
-        self.workers, self.client = {}, None
-        ports = free_ports(2 + len(paths))
-        self.socks_port, self.client_admin = ports[:2]
-        self.admin_ports = dict(zip(paths, ports[2:]))
+        self.nodes = {name: Node(name, *ports) for name, ports in paths.items()}
+        self.redis = self.controller = self.client = None
+        self.vantages = {}
+        (self.socks_port, self.client_admin, self.controller_admin, self.endpoint_port,
+         *self.bus) = free_ports(7)
+        self.vantage_admin = dict(zip(VANTAGES, free_ports(len(VANTAGES))))
+        self.operator = fleetfiles.Operator(
+            self.program("sallyportctl"), self.path("controller", "api.sock"), START_S,
+            BenchError)
+        self.endpoint = fleetfiles.endpoint_url(self.endpoint_port)
+        self.file = {}
 
     def program(self, name):
         return os.path.join(self.bin, name)
 
+    def path(self, *parts):
+        return os.path.join(self.folder, *parts)
+
+    def argv(self, program, folder, *command):
+        return [self.program(program), "-c", self.path(folder, "config.yaml"), *command]
+
     def client_argv(self, *command):
-        return [self.program("sallyport"), "-c",
-                os.path.join(self.folder, "client", "client.yaml"), *command]
+        return self.argv("sallyport", "client", *command)
 
     def worker_argv(self, name):
-        return [self.program("sallyport-worker"), "-c",
-                os.path.join(self.folder, f"worker-{name}", "worker.yaml")]
+        return self.argv("sallyport-worker", f"worker-{name}")
 
-    def make(self, dns_port, cover_port):
-        """Keys, certificates, a pass and signed configs, for this run alone."""
-        argv = [self.program("sallyportctl"), "quickstart", self.folder,
-                "--allow", "127.0.0.0/8", "--dns", f"127.0.0.1:{dns_port}",
-                "--cover", f"127.0.0.1:{cover_port}",
-                "--socks", f"127.0.0.1:{self.socks_port}",
-                "--client-set", f"admin.listen=127.0.0.1:{self.client_admin}"]
-        for name, (near, far) in self.paths.items():
-            argv += ["--worker", f"127.0.0.1:{near}@127.0.0.1:{far},name={name},"
-                                 f"admin=127.0.0.1:{self.admin_ports[name]}"]
+    def controller_argv(self):
+        return self.argv("sallyport-controller", "controller")
+
+    def redis_argv(self):
+        return fleetfiles.redis_argv(self.path("redis"), self.path("redis", "socket"))
+
+    # ---- files ----
+
+    def _write(self, folder, config):
+        """A config, in a folder of its own; JSON is YAML."""
+        os.makedirs(self.path(folder), exist_ok=True)
+        with open(self.path(folder, "config.yaml"), "w", encoding="utf-8") as f:
+            json.dump(config, f, indent=1)
+
+    def _once(self, *argv):
         done = subprocess.run(argv, check=False, capture_output=True, text=True,
-                              stdin=subprocess.DEVNULL)
+                              stdin=subprocess.DEVNULL, timeout=START_S)
         if done.returncode:
-            raise BenchError(f"quickstart: exit {done.returncode}: {done.stderr.strip()}")
+            raise BenchError(f"{' '.join(argv[:4])}…: exit {done.returncode}: "
+                             f"{done.stderr.strip()}")
+        return done.stdout
+
+    def _certificate(self, node):
+        """A certificate of its own; clients pin it."""
+        cert, key = self.path(node.folder, "cert.pem"), self.path(node.folder, "key.pem")
+        self._once("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt",
+                   "ec_paramgen_curve:P-256", "-nodes", "-days", "2", "-subj",
+                   f"/CN={node.name}.demo.test", "-keyout", key, "-out", cert)
+        os.chmod(key, 0o600)
+        with open(cert, encoding="ascii") as f:
+            node.pin = hashlib.sha256(ssl.PEM_cert_to_DER_cert(f.read())).hexdigest()
+
+    def make(self, dns_port, origin_port):
+        """Keys, certificates and configs, for this run alone."""
+        os.makedirs(self.path("redis"))
+        self._write("controller", fleetfiles.controller_config(
+            FLEET, self.path("redis", "socket"), self.bus, self.endpoint_port,
+            self.controller_admin))
+        for kind in fleetfiles.KEYS:
+            self._once(self.program("sallyportctl"), "keys", kind, "-o",
+                       self.path("controller", f"{kind}.key"))
+        for node in self.nodes.values():
+            node.folder = f"worker-{node.name}"
+            self._write(node.folder, {
+                **fleetfiles.worker_config(node.name, 0, "tls", node.far, dns_port,
+                                           node.admin, node.agent_admin),
+                "cover": fleetfiles.loopback(origin_port),
+                "tls": {"certificate": "cert.pem", "key": "key.pem"}})
+            self._certificate(node)
+        for name in VANTAGES:
+            self._write(f"vantage-{name}", fleetfiles.vantage_config(self.vantage_admin[name]))
+        with open(self.path("controller", "signing.pub"), encoding="ascii") as f:
+            signing_key = f.read().strip()
+        self._write("client", fleetfiles.client_config(
+            [self.endpoint], signing_key, self.socks_port, self.client_admin))
+        self.file = self._file(origin_port)
+
+    def _file(self, origin_port):
+        origin = fleetfiles.loopback(origin_port)
+        return {
+            "fleet": FLEET, "endpoints": [self.endpoint], "refresh": "10s",
+            "regions": [{"name": r} for r in sorted(set(REGION_OF.values()))],
+            "tiers": [{"name": TIER}],
+            "users": [{"name": USER, "tier": TIER}],
+            "nodes": [fleetfiles.node_entry(n.name, 0, n.region, "tls", n.near, n.far,
+                                            pin_sha256=n.pin) for n in self.nodes.values()],
+            "exit_policy": ["allow 127.0.0.0/8"],
+            "health": HEALTH,
+            "probe": {"url": f"http://{fleetfiles.loopback(self.endpoint_port)}/v1/probe",
+                      "controls": [f"http://{origin}{CONTROL}"]}}
+
+    def write_file(self, **change):
+        """The fleet file with a change; its path."""
+        self.file.update(change)
+        with open(self.path("fleet.yaml"), "w", encoding="utf-8") as f:
+            json.dump(self.file, f, indent=1)
+        return self.path("fleet.yaml")
+
+    # ---- starting ----
 
     def start(self):
-        for name in self.paths:
-            self.workers[name] = self.procs.start(f"worker-{name}", self.worker_argv(name))
-        for name, (_, port) in self.paths.items():
-            self._wait(self.workers[name], lambda port=port: listens(port), "listens")
+        self.start_redis()
+        self.start_controller()
+        self.operator.apply(self.write_file())
+        for node in self.nodes.values():
+            self._once(*self.worker_argv(node.name), "enroll", "--token",
+                       self.operator.enrol_token(node.full))
+            self.start_worker(node.name)
+        for name, region in VANTAGES.items():
+            argv = self.argv("sallyport-healthcheck", f"vantage-{name}")
+            self._once(*argv, "enroll", self.operator.vantage_token(name, region))
+            self.vantages[name] = self.procs.start(f"vantage-{name}", argv)
+        for node in self.nodes.values():
+            self._wait(node.proc, lambda node=node: is_ready(node.admin), "is ready")
+        self._client()
+        wait_until(self.all_healthy, START_S, "all nodes are healthy to the health checkers")
+
+    def _client(self):
+        self._once(*self.client_argv("init"))
+        fleetfiles.save_secret(self.path("client", "token"),
+                               self.operator.user_token(USER) + "\n")
         self.client = self.procs.start("client", self.client_argv("up"))
-        self._wait(self.client, self.all_healthy, "has a session with every worker")
+        self._wait(self.client, lambda: is_ready(self.client_admin), "has a session")
 
-    def all_healthy(self):
-        exits = (self.status() or {}).get("exits", [])
-        return len(exits) == len(self.paths) and all(e["state"] == "healthy" for e in exits)
+    def start_redis(self):
+        socket = self.path("redis", "socket")
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(socket)
+        self.redis = self.procs.start("redis", self.redis_argv())
+        self._wait(self.redis, lambda: os.path.exists(socket), "listens")
 
-    def status(self):
-        """What the client says of itself, or None."""
-        done = subprocess.run(self.client_argv("status", "--json"), check=False,
-                              capture_output=True, stdin=subprocess.DEVNULL)
-        return None if done.returncode else json.loads(done.stdout)
+    def start_controller(self):
+        self.controller = self.procs.start("controller", self.controller_argv())
+        self._wait(self.controller, lambda: listens(self.controller_admin), "answers")
+
+    def start_worker(self, name):
+        self.nodes[name].proc = self.procs.start(f"worker-{name}", self.worker_argv(name))
 
     def _wait(self, proc, condition, what):
         def check():
@@ -73,15 +219,81 @@ class Fleet:
             return condition()
         wait_until(check, START_S, f"{proc.name} {what}")
 
+    # ---- looking ----
+
+    def status(self):
+        """What the client says of itself, or None."""
+        done = subprocess.run(self.client_argv("status", "--json"), check=False,
+                              capture_output=True, stdin=subprocess.DEVNULL)
+        return None if done.returncode else json.loads(done.stdout)
+
+    def in_use(self):
+        """What the client says of the exit it uses, or {}."""
+        exits = (self.status() or {}).get("exits", [])
+        return next((e for e in exits if e["in_use"]), {})
+
+    def health(self):
+        """{node's name: what the controller judges}"""
+        return {n["name"].partition("/")[0]: n
+                for n in self.operator.get("/v1/health")["nodes"]}
+
+    def all_healthy(self):
+        health = self.health()
+        return (len(health) == len(self.nodes)
+                and all(n["health"] == "healthy" for n in health.values()))
+
+    def applied(self):
+        """{node's name: (epoch, sequence) that its worker acknowledged last}"""
+        return {n["name"].partition("/")[0]:
+                (n["applied"]["epoch"], n["applied"]["sequence"])
+                for n in self.operator.get("/v1/nodes")["nodes"] if "applied" in n}
+
+    def sessions(self):
+        """[{"id", "node", "user", ...}], from Redis"""
+        return self.operator.json("get", "sessions")["sessions"]
+
+    def events(self, kind, about=""):
+        return [e for e in self.operator.get(f"/v1/events?limit=1000&kind={kind}")["events"]
+                if not about or e["about"] == about]
+
+    def worker_metrics(self, name):
+        return parse_metrics(http_get(self.nodes[name].agent_admin, "/metrics")[1])
+
+    # ---- hurting ----
+
     def kill(self, name):
         """SIGKILL to all processes of a worker; their pids."""
-        pids = self.procs.tree(self.workers[name])
+        return self.kill_proc(self.nodes[name].proc)
+
+    def kill_proc(self, proc):
+        pids = self.procs.tree(proc)
         for pid in pids:
             os.kill(pid, signal.SIGKILL)
+        proc.wait()
         return pids
+
+    def stop_worker(self, name):
+        """SIGSTOP to the exit process: its port stays open."""
+        node = self.nodes[name]
+        node.stopped = True
+        node.proc.send_signal(signal.SIGSTOP)
+
+    def continue_worker(self, name):
+        node = self.nodes[name]
+        node.proc.send_signal(signal.SIGCONT)
+        node.stopped = False
 
     def end(self):
         """The client first, so that no worker has to wait for streams when it drains."""
-        for proc in [self.client, *self.workers.values()]:
-            if proc:
+        for node in self.nodes.values():
+            if node.stopped and node.proc.poll() is None:
+                self.continue_worker(node.name)
+        workers = [n.proc for n in self.nodes.values() if n.proc]
+        for group in ([self.client], [*self.vantages.values(), *workers],
+                      [self.controller, self.redis]):
+            group = [p for p in group if p and p.poll() is None]
+            for proc in group:
+                self.procs.tree(proc)
+                proc.terminate()
+            for proc in group:
                 self.procs.end(proc)

@@ -15,6 +15,7 @@ import time
 from content import Content
 
 PIECE_BYTES = 65536
+CONTROL = "/quick?1&control"  # what health checkers ask for directly
 
 
 class Origin(http.server.BaseHTTPRequestHandler):
@@ -26,7 +27,7 @@ class Origin(http.server.BaseHTTPRequestHandler):
         path, _, query = self.path.partition("?")
         size = self.content.size
         if path == "/quick":
-            size = min(size, int(query or 65536))
+            size = min(size, int(query.partition("&")[0] or 65536))
         elif path != "/file":
             return self.send_error(404)
         began = time.monotonic()

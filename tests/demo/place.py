@@ -1,12 +1,14 @@
 """Everything that runs in a demo, in one folder, on loopback, on free ports:
 
-    curl ── client ──┬─ cutter a ── worker a ──┬── HTTP origin
-     dig ── bridge ──┘└ cutter b ── worker b ──┴── DNS server (dnsmasq)
+    curl ── client ──┬─ cutter a … e ── workers a … e ──┬── HTTP origin
+     dig ── bridge ──┘  health checkers v1 … v3         └── DNS server (dnsmasq)
+                        controller ── redis-server
     curl ── ss-local ── cutter ss ── ss-server ─── HTTP origin
     curl ────────────── cutter bare ────────────── HTTP origin
 
 All processes are started here and ended here, by pid."""
 import contextlib
+import json
 import os
 import shutil
 import subprocess
@@ -14,15 +16,17 @@ import threading
 
 import content
 import peers
-from fleet import Fleet
+from fleet import REGION_OF, Fleet
+from origin import CONTROL
 from procs import (BenchError, Procs, free_ports, listens, start_time,
                    wait_until)
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 PYTHON = "/usr/bin/python3"
 ZONE, ADDRESS = "demo.test", "192.0.2.7"  # RFC 2606, RFC 5737
+LAST_WORDS_S = 5
 NEEDED = {"curl": "curl", "dig": "bind9-dnsutils", "dnsmasq": "dnsmasq-base",
-          "openssl": "openssl", "ss-server": "shadowsocks-libev",
+          "openssl": "openssl", "redis-server": "redis-server", "ss-server": "shadowsocks-libev",
           "ss-local": "shadowsocks-libev"}
 
 
@@ -74,6 +78,14 @@ class CutShadowsocks(peers.Shadowsocks):
                    f"{self.name} carries a byte")
 
 
+def is_zombie(pid):
+    """Whether it has ended, and only waits for its parent to hear of it."""
+    with contextlib.suppress(OSError), open(f"/proc/{pid}/stat", encoding="ascii",
+                                            errors="replace") as f:
+        return f.read().rpartition(")")[2].split()[0] == "Z"
+    return False
+
+
 def fetches(socks_port, origin_port):
     """Whether one byte comes through a proxy."""
     return subprocess.run(
@@ -104,20 +116,19 @@ class Place:
         self.stack.close()
 
     def _start(self):
-        (origin, dns, self.bridge_port, near_a, far_a, near_b, far_b, near_ss, far_ss,
-         ss_socks, self.bare_port) = free_ports(11)
+        (origin, dns, self.bridge_port, near_ss, far_ss, ss_socks, self.bare_port,
+         *of_nodes) = free_ports(7 + 2 * len(REGION_OF))
+        paths = {name: tuple(of_nodes[2 * i:2 * i + 2]) for i, name in enumerate(REGION_OF)}
         self.origin_port = origin
         self.sha256 = self._origin(origin)
         self._dns(dns)
         self.cutter = Cutter(self.procs, os.path.join(self.build, "tools", "cutter"),
-                             {"a": (near_a, far_a), "b": (near_b, far_b),
-                              "ss": (near_ss, far_ss),
+                             {**paths, "ss": (near_ss, far_ss),
                               "bare": (self.bare_port, origin)})
         ctx = peers.Context(self.procs, self.folder, self.build, None, {"http": origin})
         self.shadowsocks = CutShadowsocks(ctx, far_ss, near_ss, ss_socks)
         self.shadowsocks.start()
-        self.fleet = Fleet(self.procs, self.folder, self.build,
-                           {"a": (near_a, far_a), "b": (near_b, far_b)})
+        self.fleet = Fleet(self.procs, self.folder, self.build, paths)
         self.stack.callback(self.fleet.end)
         self.fleet.make(dns, origin)
         self.fleet.start()
@@ -154,9 +165,10 @@ class Place:
         return f"http://127.0.0.1:{port or self.origin_port}/{what}"
 
     def requests(self):
-        """The origin's log: a text of JSON lines."""
+        """The origin's log: an object for each request that ended, but for the many by which
+        health checkers look whether they are cut off."""
         with open(os.path.join(self.folder, "origin.log"), encoding="utf-8") as f:
-            return f.read()
+            return [r for r in map(json.loads, f) if r["path"] != CONTROL]
 
     def path_in_use(self, since):
         """Name of the path that carried most since the counts of busy()."""
@@ -172,6 +184,11 @@ class Place:
                 self.pids.setdefault(pid, start_time(pid))
 
     def left_behind(self):
-        """Pids of this run that still live; to be asked after the exit."""
-        return [p for p, began in self.pids.items()
-                if began is not None and start_time(p) == began]
+        """Pids of this run that still live; to be asked after the exit. An agent whose worker
+        ended has its last counts to report, and a moment for that."""
+        def living():
+            return [p for p, began in self.pids.items()
+                    if began is not None and start_time(p) == began and not is_zombie(p)]
+        with contextlib.suppress(BenchError):
+            wait_until(lambda: not living(), LAST_WORDS_S, "their ends")
+        return living()

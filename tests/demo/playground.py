@@ -30,13 +30,13 @@ def advice(place):
         f"  {' '.join(fleet.client_argv('status'))}",
         f"  {' '.join(fleet.client_argv('probe'))}",
     ]
-    lines += [f"  curl -s http://127.0.0.1:{port}/metrics      worker {name}"
-              for name, port in fleet.admin_ports.items()]
+    lines += [f"  curl -s http://127.0.0.1:{n.agent_admin}/metrics      worker {n.name}"
+              for n in fleet.nodes.values()]
     lines += [f"  ls {folder}      configs, keys and logs of everything",
               "Kill a worker; new requests go through the other:"]
-    lines += [f"  kill -9 {p.pid}      worker {name}" for name, p in fleet.workers.items()]
+    lines += [f"  kill -9 {n.proc.pid}      worker {n.name}" for n in fleet.nodes.values()]
     lines += ["and start it again:"]
-    return lines + [f"  {' '.join(fleet.worker_argv(name))}" for name in fleet.workers]
+    return lines + [f"  {' '.join(fleet.worker_argv(name))}" for name in fleet.nodes]
 
 
 def serve(place):
