@@ -325,6 +325,15 @@ void con_fleet_drop_pending(struct con_fleet *f, bool again, int err, const char
 		end_first(f, err, why);
 }
 
+// Most changes (enrolments, leases, users) leave every worker's config as it was.
+static bool needs_check(const struct sp_changes *c)
+{
+	for (size_t i = 0; i < c->n; i++)
+		if (sp_derive_depends_on(c->v[i].key))
+			return true;
+	return false;
+}
+
 // Tries the change on a copy of the state. 0 and *ret, NULL if it changes nothing.
 static int try_change(struct con_fleet *f, struct con_fleet_commit *c,
 		      struct sp_state **ret, char *why, size_t cap)
@@ -338,7 +347,7 @@ static int try_change(struct con_fleet *f, struct con_fleet_commit *c,
 	} else if (sp_state_equal(next, f->state)) {
 		sp_state_free(next);
 		next = NULL;
-	} else {
+	} else if (needs_check(&c->changes)) {
 		err = sp_derive_check(next, why, cap);
 	}
 	if (err)

@@ -175,3 +175,16 @@ int sp_derive_check(const struct sp_state *state, char *why, size_t cap)
 	json_decref(seen);
 	return err;
 }
+
+bool sp_derive_depends_on(const char *key)
+{
+	static const char *const whole[] = {"fleet", "keys", "policy", NULL};
+	static const char *const kinds[] = {"node/", "tier/", "revoked/", NULL};
+	for (const char *const *k = whole; *k; k++)
+		if (strcmp(key, *k) == 0)
+			return true;
+	for (const char *const *k = kinds; *k; k++)
+		if (strncmp(key, *k, strlen(*k)) == 0)
+			return true;
+	return false;
+}

@@ -28,5 +28,8 @@ int sp_derive_worker(const struct sp_state *state, const char *worker,
 // Derives and parses the config of every worker, once for each that differ. 0;
 // SP_E_CONFIG and others of sp_fleet_worker_parse, `why` names the worker.
 int sp_derive_check(const struct sp_state *state, char *why, size_t cap) SP_MUST_CHECK;
+// Whether a worker's config is made of what stands under this key. A change of other keys
+// leaves a state that was checked a state that is checked.
+bool sp_derive_depends_on(const char *key);
 
 #endif

@@ -250,6 +250,52 @@ static void a_state_that_a_worker_would_refuse_is_refused(void **state)
 	sp_state_free(s);
 }
 
+// Whether a worker's config is another with this entry in the state.
+static bool changes_a_config(const char *key, const char *json)
+{
+	static const struct sp_position at = {1, 1, {0}};
+	char why[SP_FLEET_WHY_MAX], *before, *after;
+	size_t len;
+	struct sp_state *s = must_parse(whole);
+	assert_int_equal(
+		sp_derive_worker(s, "fra1/0", &at, 1, &before, &len, why, sizeof(why)),
+		0);
+	assert_int_equal(sp_state_put_text(s, key, json, strlen(json)), 0);
+	assert_int_equal(
+		sp_derive_worker(s, "fra1/0", &at, 1, &after, &len, why, sizeof(why)), 0);
+	bool changed = strcmp(before, after) != 0;
+	free(before);
+	free(after);
+	sp_state_free(s);
+	return changed;
+}
+
+static void whatever_changes_a_workers_config_is_known_to(void **state)
+{
+	static const struct {
+		const char *key, *json;
+	} all[] = {
+		{"fleet", "{\"cover\":{\"address\":\"127.0.0.1\"}}"},
+		{"keys", "{\"pass\":[\"x\"]}"},
+		{"policy", "{\"rules\":[]}"},
+		{"tier/free", "{\"max_sessions\":9}"},
+		{"node/fra1/0", "{\"group\":\"slow\"}"},
+		{"revoked/user/bob", "{\"before\":77}"},
+		{"region/eu", "{\"x\":1}"},
+		{"lease/fra1", "{\"until\":1}"},
+		{"identity/fra1/0", "{\"static\":\"x\"}"},
+		{"user/bob", "{\"tier\":\"paid\"}"},
+		{"token/1", "{\"user\":\"bob\"}"},
+		{"enrol/worker/fra1/0", "{\"hash\":\"x\"}"},
+		{"vantage/v", "{\"region\":\"eu\"}"},
+	};
+	(void)state;
+	for (size_t i = 0; i < sizeof(all) / sizeof(all[0]); i++)
+		if (changes_a_config(all[i].key, all[i].json) !=
+		    sp_derive_depends_on(all[i].key))
+			fail_msg("%s", all[i].key);
+}
+
 static void names_of_workers_have_one_form(void **state)
 {
 	static const char *const bad[] = {"",      "a",     "a/",    "/0",
@@ -274,6 +320,7 @@ int main(void)
 		T(apply_leaves_alone_what_is_not_declared),
 		T(a_worker_gets_what_concerns_it),
 		T(a_state_that_a_worker_would_refuse_is_refused),
+		T(whatever_changes_a_workers_config_is_known_to),
 		T(names_of_workers_have_one_form),
 	};
 	if (sodium_init() < 0)
