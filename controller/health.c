@@ -78,11 +78,13 @@ static bool is_leased(struct con_health *h, const char *node)
 
 static void set_draining(struct con_health *h)
 {
+	bool leases = sp_state_count(h->state, "lease/") > 0; // mostly none
 	for (unsigned i = 0; i < h->n_nodes; i++) {
 		const struct health_node *n = h->node[i];
 		if (n && n->used)
-			con_verdict_set_draining(h->verdict, i,
-						 n->draining || is_leased(h, n->node));
+			con_verdict_set_draining(
+				h->verdict, i,
+				n->draining || (leases && is_leased(h, n->node)));
 	}
 }
 

@@ -73,6 +73,8 @@ int con_verdict_new(const struct con_verdict_options *opt, struct con_verdict **
 	if (!v)
 		return -ENOMEM;
 	v->opt = *opt;
+	sp_idmap_init(&v->by_name);
+	randombytes_buf(v->name_key, sizeof(v->name_key));
 	*ret = v;
 	return 0;
 }
@@ -90,6 +92,7 @@ void con_verdict_free(struct con_verdict *v)
 		return;
 	for (unsigned i = 0; i < v->n_nodes; i++)
 		node_free(v->node[i]);
+	sp_idmap_done(&v->by_name);
 	free(v->node);
 	free(v->region);
 	free(v);
@@ -168,12 +171,19 @@ static int find_region(struct con_verdict *v, const char *name, unsigned *ret)
 	return 0;
 }
 
+static uint64_t hash_name(const struct con_verdict *v, const char *name)
+{
+	uint64_t id;
+	crypto_shorthash((uint8_t *)&id, (const uint8_t *)name, strlen(name),
+			 v->name_key);
+	return id;
+}
+
+// Every change of the fleet asks for each node of it.
 int con_verdict_find_node(const struct con_verdict *v, const char *name)
 {
-	for (unsigned i = 0; i < v->n_nodes; i++)
-		if (v->node[i] && strcmp(v->node[i]->name, name) == 0)
-			return (int)i;
-	return -ENOENT;
+	const struct con_node *n = sp_idmap_get(&v->by_name, hash_name(v, name));
+	return n && strcmp(n->name, name) == 0 ? (int)n->index : -ENOENT;
 }
 
 // An index that is free, the list made longer if there is none.
@@ -190,6 +200,17 @@ static int free_index(struct con_verdict *v)
 	v->node = more;
 	v->node[v->n_nodes] = NULL;
 	return (int)v->n_nodes++;
+}
+
+static int put_node(struct con_verdict *v, struct con_node *n)
+{
+	uint64_t id = hash_name(v, n->name);
+	if (sp_idmap_get(&v->by_name, id)) // another name: once in 2^64
+		return SP_E_LIMIT;
+	int err = sp_idmap_put(&v->by_name, id, n);
+	if (!err)
+		v->node[n->index] = n;
+	return err;
 }
 
 int con_verdict_add_node(struct con_verdict *v, const char *name, const char *region,
@@ -210,8 +231,13 @@ int con_verdict_add_node(struct con_verdict *v, const char *name, const char *re
 		if (!n)
 			return -ENOMEM;
 		strcpy(n->name, name);
+		n->index = (unsigned)at;
 		n->since_ms = n->passive_began_ms = now_ms;
-		v->node[at] = n;
+		err = put_node(v, n);
+		if (err) {
+			free(n);
+			return err;
+		}
 	}
 	v->node[at]->region = r;
 	v->node[at]->carriers = carriers;
@@ -221,8 +247,9 @@ int con_verdict_add_node(struct con_verdict *v, const char *name, const char *re
 
 void con_verdict_remove_node(struct con_verdict *v, unsigned node)
 {
-	if (node >= v->n_nodes)
+	if (node >= v->n_nodes || !v->node[node])
 		return;
+	sp_idmap_remove(&v->by_name, hash_name(v, v->node[node]->name));
 	node_free(v->node[node]);
 	v->node[node] = NULL;
 }

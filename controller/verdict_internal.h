@@ -2,7 +2,10 @@
 #ifndef CON_VERDICT_INTERNAL_H
 #define CON_VERDICT_INTERNAL_H
 
+#include <sodium.h>
+
 #include "controller/verdict.h"
+#include "lib/idmap.h"
 
 // Results of one kind in a row, of one carrier as seen by one vantage.
 struct con_track {
@@ -33,6 +36,7 @@ struct con_vantage {
 
 struct con_node {
 	char name[CON_VERDICT_NAME_MAX + 1]; // "": free
+	unsigned index;
 	unsigned region;
 	unsigned carriers;
 	bool draining;
@@ -70,6 +74,8 @@ struct con_verdict {
 	struct con_vantage vantage[CON_VANTAGES_MAX];
 	struct con_node **node; // NULL: free
 	unsigned n_nodes;
+	struct sp_idmap by_name; // by hash_name
+	uint8_t name_key[crypto_shorthash_KEYBYTES];
 	struct con_region *region;
 	unsigned n_regions;
 	struct con_verdict_status status;

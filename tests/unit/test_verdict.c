@@ -545,6 +545,32 @@ static void limits_and_names_are_kept(void **st)
 	w_end(&w);
 }
 
+static void nodes_are_found_by_name_while_others_come_and_go(void **st)
+{
+	(void)st;
+	struct con_verdict_options o;
+	struct con_verdict *v;
+	char name[32];
+	unsigned at[300];
+	con_verdict_options_default(&o);
+	assert_int_equal(con_verdict_new(&o, &v), 0);
+	for (unsigned turn = 0; turn < 3; turn++) {
+		for (unsigned i = 0; i < 300; i++) {
+			snprintf(name, sizeof(name), "n%u/0", i);
+			assert_int_equal(con_verdict_add_node(v, name, "r", 1, 1, &at[i]),
+					 0);
+		}
+		for (unsigned i = turn; i < 300; i += 3)
+			con_verdict_remove_node(v, at[i]);
+		for (unsigned i = 0; i < 300; i++) {
+			snprintf(name, sizeof(name), "n%u/0", i);
+			assert_int_equal(con_verdict_find_node(v, name),
+					 i % 3 == turn ? -ENOENT : (int)at[i]);
+		}
+	}
+	con_verdict_free(v);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -579,6 +605,7 @@ int main(void)
 			a_flapping_node_is_offered_for_ever_smaller_parts_of_the_time),
 		cmocka_unit_test(latency_is_that_of_the_clients_region_where_it_is_known),
 		cmocka_unit_test(limits_and_names_are_kept),
+		cmocka_unit_test(nodes_are_found_by_name_while_others_come_and_go),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
