@@ -129,6 +129,20 @@ static uint32_t read_ms(const json_t *o, const char *key)
 	return v > 0 && v <= 86400000 ? (uint32_t)v : 0;
 }
 
+// Where a controller proves itself, if nothing else is said: beside the first endpoint.
+static void default_url(const json_t *fleet, char ret[HCK_URL_MAX])
+{
+	static const char config[] = "/config", probe[] = "/probe";
+	char urls[HCK_URLS_MAX][HCK_URL_MAX];
+	if (!read_urls(fleet, "endpoints", urls))
+		return;
+	size_t n = strlen(urls[0]), tail = sizeof(config) - 1;
+	if (n > tail && strcmp(urls[0] + n - tail, config) == 0) {
+		memcpy(urls[0] + n - tail, probe, sizeof(probe));
+		memcpy(ret, urls[0], HCK_URL_MAX);
+	}
+}
+
 static void read_plan(const struct sp_state *state, struct hck_probe_plan *ret)
 {
 	struct sp_target t;
@@ -137,6 +151,8 @@ static void read_plan(const struct sp_state *state, struct hck_probe_plan *ret)
 	const char *url = text_of(o, "url");
 	if (url && (hck_url_target(url, &t) || !copy(ret->url, sizeof(ret->url), url)))
 		*ret->url = '\0';
+	if (!url)
+		default_url(fleet, ret->url);
 	ret->n_external = read_urls(o, "external", ret->external);
 	ret->n_controls = read_urls(o, "controls", ret->controls);
 	ret->interval_ms = read_ms(o, "interval_ms");

@@ -28,7 +28,8 @@ struct hck_target {
 };
 
 struct hck_probe_plan {        // "fleet".probe
-	char url[HCK_URL_MAX]; // of the controller's /v1/probe; "": none
+	char url[HCK_URL_MAX]; // of the controller's /v1/probe; unset: beside the first
+			       // endpoint; "": none
 	unsigned n_external, n_controls;
 	char external[HCK_URLS_MAX][HCK_URL_MAX];
 	char controls[HCK_URLS_MAX][HCK_URL_MAX];

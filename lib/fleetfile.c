@@ -441,64 +441,83 @@ static void read_policy(struct file *f)
 	    list ? json_pack("{s:O}", "rules", list) : json_pack("{s:[]}", "rules"));
 }
 
+// A duration or a number of `least` to `most` (ms); a duration KEY is kept as KEY_ms.
+struct option {
+	const char *key;
+	bool duration;
+	int64_t least, most;
+	const char *want;
+};
+
+static void keep_option(struct file *f, json_t *to, const json_t *o,
+			const struct option *p)
+{
+	char name[32];
+	if (!json_object_get(o, p->key) || f->c.err)
+		return;
+	int64_t v = p->duration
+			    ? get_amount(f, o, p->key, SP_CONF_DURATION)
+			    : (int64_t)fleet_get_uint(&f->c, o, p->key, INT32_MAX, false);
+	if (!f->c.err && (v < p->least || v > p->most))
+		fleet_fail(&f->c, SP_E_CONFIG, p->key, "want %s", p->want);
+	snprintf(name, sizeof(name), "%s%s", p->key, p->duration ? "_ms" : "");
+	if (json_object_set_new(to, name, json_integer(v)))
+		fleet_fail(&f->c, -ENOMEM, NULL, "out of memory");
+}
+
 static void read_probe(struct file *f, json_t *fleet)
 {
 	static const char *const keys[] = {"url",      "external", "controls",
 					   "interval", "deadline", NULL};
+	static const struct option options[] = {
+		{"interval", true, 100, 3600000, "100ms to 1h"},
+		{"deadline", true, 50, 60000, "50ms to 60s"},
+	};
 	json_t *o = fleet_get_object(&f->c, f->root, "probe", 0, SIZE_MAX, false);
 	if (!o || !fleet_check_keys(&f->c, o, keys))
 		return;
 	size_t mark = fleet_enter(&f->c, "probe");
 	json_t *p = json_object();
 	const char *url = fleet_get_text(&f->c, o, "url", SP_FLEET_PATH_MAX, false);
-	if (*url && strncmp(url, "http", 4) != 0)
-		fleet_fail(&f->c, SP_E_CONFIG, "url", "want a URL, http://…");
+	if (*url && strncmp(url, "http", 4) != 0 && strcmp(url, "none") != 0)
+		fleet_fail(&f->c, SP_E_CONFIG, "url", "want a URL, http://…, or none");
 	(void)get_texts(f, o, "external", URLS_MAX, URLS);
 	(void)get_texts(f, o, "controls", URLS_MAX, URLS);
-	int64_t interval = get_amount(f, o, "interval", SP_CONF_DURATION);
-	int64_t deadline = get_amount(f, o, "deadline", SP_CONF_DURATION);
 	keep(p, o, "url");
 	keep(p, o, "external");
 	keep(p, o, "controls");
-	if ((interval && json_object_set_new(p, "interval_ms", json_integer(interval))) ||
-	    (deadline && json_object_set_new(p, "deadline_ms", json_integer(deadline))) ||
-	    json_object_set_new(fleet, "probe", p))
+	for (size_t i = 0; i < sizeof(options) / sizeof(options[0]); i++)
+		keep_option(f, p, o, &options[i]);
+	if (json_object_set_new(fleet, "probe", p))
 		fleet_fail(&f->c, -ENOMEM, NULL, "out of memory");
 	fleet_leave(&f->c, mark);
 }
 
-// Options of the verdict: numbers, or durations that become milliseconds.
+// Options of the verdict, within the bounds that it has itself.
 static void read_health(struct file *f, json_t *fleet)
 {
-	static const char *const keys[] = {
-		"fall",          "rise",   "hold_down", "hold_down_max", "cap_percent",
-		"panic_percent", "quorum", "cycle",     "slow_start",    NULL};
-	json_t *o = fleet_get_object(&f->c, f->root, "health", 0, SIZE_MAX, false), *v;
-	const char *key;
+	static const struct option options[] = {
+		{"fall", false, 1, 8, "1 to 8"},
+		{"rise", false, 1, 8, "1 to 8"},
+		{"quorum", false, 0, 32, "1 to 32 vantages; 0: more than half"},
+		{"cap_percent", false, 0, 100, "0 to 100"},
+		{"panic_percent", false, 0, 100, "0 to 100"},
+		{"hold_down", true, 0, 86400000, "0s to 1d"},
+		{"hold_down_max", true, 0, 86400000, "0s to 1d"},
+		{"slow_start", true, 0, 86400000, "0s to 1d"},
+		{"cycle", true, 10, 60000, "10ms to 60s"},
+	};
+	enum { N = sizeof(options) / sizeof(options[0]) };
+	const char *keys[N + 1] = {NULL};
+	for (size_t i = 0; i < N; i++)
+		keys[i] = options[i].key;
+	json_t *o = fleet_get_object(&f->c, f->root, "health", 0, SIZE_MAX, false);
 	if (!o || !fleet_check_keys(&f->c, o, keys))
 		return;
 	size_t mark = fleet_enter(&f->c, "health");
 	json_t *h = json_object();
-	json_object_foreach(o, key, v)
-	{
-		char name[32];
-		int bad;
-		if (strstr(key, "hold") || strcmp(key, "cycle") == 0 ||
-		    strcmp(key, "slow_start") == 0) {
-			snprintf(name, sizeof(name), "%s_ms", key);
-			bad = json_object_set_new(
-				h, name,
-				json_integer(get_amount(f, o, key, SP_CONF_DURATION)));
-		} else {
-			bad = json_object_set_new(
-				h, key,
-				json_integer((json_int_t)fleet_get_uint(
-					&f->c, o, key,
-					strstr(key, "percent") ? 100 : 1000, false)));
-		}
-		if (bad)
-			fleet_fail(&f->c, -ENOMEM, NULL, "out of memory");
-	}
+	for (size_t i = 0; i < N; i++)
+		keep_option(f, h, o, &options[i]);
 	fleet_leave(&f->c, mark);
 	if (json_object_set_new(fleet, "health", h))
 		fleet_fail(&f->c, -ENOMEM, NULL, "out of memory");

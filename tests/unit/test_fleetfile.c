@@ -107,6 +107,31 @@ static void a_whole_file_becomes_entries(void **state)
 	sp_state_free(s);
 }
 
+static void what_a_verdict_or_a_probe_cannot_be_told_is_refused(void **state)
+{
+	static const struct {
+		const char *part, *why;
+	} bad[] = {
+		{"health: {fall: 9}", "f.yaml:1: health.fall: want 1 to 8"},
+		{"health: {rise: 0}", "f.yaml:1: health.rise: want 1 to 8"},
+		{"health: {quorum: 33}",
+		 "f.yaml:1: health.quorum: want 1 to 32 vantages; 0: more than half"},
+		{"health: {panic_percent: 101}",
+		 "f.yaml:1: health.panic_percent: want 0 to 100"},
+		{"health: {hold_down: 2d}", "f.yaml:1: health.hold_down: want 0s to 1d"},
+		{"health: {cycle: 1ms}", "f.yaml:1: health.cycle: want 10ms to 60s"},
+		{"probe: {interval: 1ms}", "f.yaml:1: probe.interval: want 100ms to 1h"},
+		{"probe: {deadline: 2m}", "f.yaml:1: probe.deadline: want 50ms to 60s"},
+		{"probe: {url: x}", "f.yaml:1: probe.url: want a URL, http://…, or none"},
+	};
+	char text[sizeof(whole) + 64];
+	(void)state;
+	for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
+		snprintf(text, sizeof(text), "{fleet: a, %s}", bad[i].part);
+		expect_error(text, bad[i].why);
+	}
+}
+
 static void mistakes_are_told_with_line_place_and_remedy(void **state)
 {
 	(void)state;
@@ -315,6 +340,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		T(a_whole_file_becomes_entries),
+		T(what_a_verdict_or_a_probe_cannot_be_told_is_refused),
 		T(mistakes_are_told_with_line_place_and_remedy),
 		T(addresses_that_overlap_are_refused),
 		T(apply_leaves_alone_what_is_not_declared),

@@ -143,6 +143,35 @@ static void every_carrier_of_enrolled_workers_is_a_target(void **state)
 	sp_state_free(s);
 }
 
+static void nonces_go_beside_the_first_endpoint_unless_said_otherwise(void **state)
+{
+	static const struct {
+		const char *fleet, *url;
+	} of[] = {
+		{"{\"endpoints\":[\"https://a.example/x/v1/config\",\"http://b/v1/"
+		 "config\"]}",
+		 "https://a.example/x/v1/probe"},
+		{"{\"endpoints\":[\"https://a.example/v1/config\"],\"probe\":{\"url\":"
+		 "\"http://192.0.2.1/v1/probe\"}}",
+		 "http://192.0.2.1/v1/probe"},
+		{"{\"endpoints\":[\"https://a.example/v1/config\"],\"probe\":{\"url\":"
+		 "\"none\"}}",
+		 ""},
+		{"{\"endpoints\":[\"https://a.example/else\"]}", ""},
+		{"{}", ""},
+	};
+	(void)state;
+	for (size_t i = 0; i < sizeof(of) / sizeof(of[0]); i++) {
+		struct hck_targets t;
+		struct sp_state *s = sample();
+		put(s, "fleet", of[i].fleet);
+		assert_int_equal(hck_targets_read(s, &t), 0);
+		assert_string_equal(t.plan.url, of[i].url);
+		hck_targets_done(&t);
+		sp_state_free(s);
+	}
+}
+
 static void a_change_of_address_key_or_name_is_another_target(void **state)
 {
 	struct sp_state *s = sample();
@@ -195,6 +224,8 @@ int main(void)
 		cmocka_unit_test(what_is_long_down_is_looked_at_ever_more_seldom),
 		cmocka_unit_test(a_short_interval_has_a_shorter_recheck),
 		cmocka_unit_test(every_carrier_of_enrolled_workers_is_a_target),
+		cmocka_unit_test(
+			nonces_go_beside_the_first_endpoint_unless_said_otherwise),
 		cmocka_unit_test(a_change_of_address_key_or_name_is_another_target),
 		cmocka_unit_test(urls_name_host_and_port),
 	};
