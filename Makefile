@@ -154,6 +154,9 @@ scale: ## set up, build, measure the control plane; table and build/scale/report
 	$(call again,scale,all scale-built)
 	@$(PYTHON) tests/scale/scale.py --build $(BUILD) $(SCALE_ARGS)
 scale-built: $(SCALES)
+detect: ## set up, build, measure how fast the dead and that no living are demoted (20 min)
+	$(call again,test,all)
+	@$(PYTHON) tests/integration/detect.py --build $(BUILD) $(DETECT_ARGS)
 tools: $(TOOLS)
 
 # Everything again with clang and the fuzzer's coverage, below build/libfuzzer.
@@ -202,7 +205,7 @@ clean: ## remove build/
 	rm -rf build
 
 FORCE:
-.PHONY: FORCE all help check check-built check-unit demo playground bench bench-built scale scale-built tools \
+.PHONY: FORCE all help check check-built check-unit demo playground bench bench-built scale scale-built detect tools \
         fuzz fuzz-built lint lint-run format install uninstall clean
 .SECONDARY:
 .DELETE_ON_ERROR:
