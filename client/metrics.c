@@ -8,6 +8,7 @@
 #include "lib/file.h"
 #include "lib/log.h"
 #include "lib/metrics.h"
+#include "lib/version.h"
 
 struct cli_metrics {
 	struct sp_admin *admin;
@@ -255,6 +256,16 @@ static void put_poll(const struct cli_client *c, struct sp_metrics_writer *w)
 static void on_metrics(void *ctx, struct sp_metrics_writer *w)
 {
 	const struct cli_client *c = ctx;
+	static const struct sp_metric build = {
+		.name = "sallyport_client_build_info",
+		.type = SP_METRIC_GAUGE,
+		.help = "Always 1; what runs here",
+		.labels = {"version"},
+	};
+	sp_metrics_family(w, &build);
+	sp_metrics_u64(w, 1, SP_LABELS(sp_version()));
+	put_one(w, "sallyport_client_log_lines_lost", SP_METRIC_COUNTER,
+		"Log lines that were not written", sp_log_lost());
 	put_exits(c, w);
 	put_carriers(c, w);
 	put_apps(c, w);

@@ -50,6 +50,7 @@ struct con_controller {
 	struct con_config_endpoint *endpoint; // role_endpoint.c
 	struct con_health *health;            // role_health.c
 	struct con_fleet_listener health_listener;
+	uint64_t vantage_passes[2]; // refused, issued
 	struct sp_admin *admin;
 	struct sp_watchdog watchdog;
 	uint64_t started_unix_ms, boot;

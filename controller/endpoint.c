@@ -94,7 +94,7 @@ static void answer_config(struct con_endpoint *e, struct con_http_call *call,
 		return;
 	}
 	e->counters.fresh++;
-	e->counters.refused += con_client_refusal(c) != CON_REFUSAL_NONE;
+	e->counters.refused[con_client_refusal(c)]++;
 	con_http_answer(call, &(struct con_http_answer){
 				      .status = 200,
 				      .fields = etag_field(con_client_etag(c), fields,

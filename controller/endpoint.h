@@ -41,12 +41,12 @@ void con_endpoint_judge(struct con_endpoint *e);
 void con_endpoint_poke(struct con_endpoint *e);
 
 struct con_endpoint_counters {
-	uint64_t fresh, not_modified; // 200 and 304
-	uint64_t waited, woken;       // held back; of these, answered for a change
-	uint64_t strangers;           // 404
-	uint64_t over_rate;           // of a token
-	uint64_t no_exits;            // 503: none to offer
-	uint64_t refused;             // 200, but without a pass
+	uint64_t fresh, not_modified;   // 200 and 304
+	uint64_t waited, woken;         // held back; of these, answered for a change
+	uint64_t strangers;             // 404
+	uint64_t over_rate;             // of a token
+	uint64_t no_exits;              // 503: none to offer
+	uint64_t refused[CON_REFUSALS]; // 200, but without a pass; [NONE]: with one
 	uint64_t probes;
 };
 const struct con_endpoint_counters *con_endpoint_counters(const struct con_endpoint *e);

@@ -15,6 +15,8 @@
 	X(waited, COUNTER, NULL, "Long polls that were held back")                       \
 	X(woken, COUNTER, NULL, "Of these, answered because something changed")          \
 	X(configs, COUNTER, "pass", "Configs sent, with a pass or without")              \
+	X(passes_refused, COUNTER, "reason",                                             \
+	  "Configs sent without a pass, by the reason")                                  \
 	X(strangers, COUNTER, NULL, "Requests without a good token")                     \
 	X(no_exits, COUNTER, NULL, "Requests when there was no exit to offer")           \
 	X(probes, COUNTER, NULL, "Nonces of probes answered")                            \
@@ -80,8 +82,11 @@ void con_endpoint_metrics(struct con_endpoint *e, struct sp_metrics_writer *w)
 	one(w, F_waited, n->waited);
 	one(w, F_woken, n->woken);
 	sp_metrics_family(w, &table[F_configs]);
-	put(w, "yes", n->fresh - n->refused);
-	put(w, "no", n->refused);
+	put(w, "yes", n->refused[CON_REFUSAL_NONE]);
+	put(w, "no", n->fresh - n->refused[CON_REFUSAL_NONE]);
+	sp_metrics_family(w, &table[F_passes_refused]);
+	for (int r = CON_REFUSAL_NONE + 1; r < CON_REFUSALS; r++)
+		put(w, con_refusal_word((enum con_refusal)r), n->refused[r]);
 	one(w, F_strangers, n->strangers);
 	one(w, F_no_exits, n->no_exits);
 	one(w, F_probes, n->probes);

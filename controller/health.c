@@ -310,6 +310,8 @@ static void take_probe(struct con_health *h, unsigned vantage,
 	int err = con_verdict_result(h->verdict, vantage, (unsigned)node, &r);
 	h->stale += err == SP_E_STALE;
 	h->results += !err;
+	if (!err)
+		health_count_probe(h, p);
 }
 
 void con_health_report(struct con_health *h, const char *vantage,

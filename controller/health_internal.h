@@ -50,6 +50,8 @@ struct con_health {
 	LIST_HEAD(, con_health_listener) listeners;
 	// counters
 	uint64_t reports, results, stale, unknown, cycles;
+	uint64_t
+		reached[HEALTH_RUNGS_MAX + 2]; // by rung that was fallen from; top; other
 	struct {
 		char rung[CON_VERDICT_WORD_MAX], reason[CON_VERDICT_WORD_MAX];
 		uint64_t n;
@@ -61,6 +63,9 @@ int health_find(struct con_health *h, const char *worker);
 // Keeps a probe to be shown; without memory, nothing. `p` has a carrier of the node.
 void health_keep_probe(struct health_node *n, unsigned vantage, unsigned carrier,
 		       const Sallyport__Fleet__Probe *p);
+// By the rung that it reached.
+void health_count_probe(struct con_health *h, const Sallyport__Fleet__Probe *p);
+void health_write_rungs(const struct con_health *h, struct sp_metrics_writer *w);
 void health_drop_probes(struct health_node *n);
 // What each vantage sees of each carrier of a node: new reference.
 json_t *health_views(const struct con_health *h, unsigned node);

@@ -87,6 +87,7 @@ void con_health_metrics(struct con_health *h, struct sp_metrics_writer *w)
 	sp_metrics_u64(w, h->results, SP_LABELS("taken"));
 	sp_metrics_u64(w, h->stale, SP_LABELS("stale"));
 	sp_metrics_u64(w, h->unknown, SP_LABELS("unknown"));
+	health_write_rungs(h, w);
 	one(w, &cycles, h->cycles);
 }
 

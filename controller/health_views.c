@@ -41,6 +41,33 @@ void health_keep_probe(struct health_node *n, unsigned vantage, unsigned carrier
 	copy_clean(to->detail, sizeof(to->detail), p->detail);
 }
 
+void health_count_probe(struct con_health *h, const Sallyport__Fleet__Probe *p)
+{
+	int rung = 0;
+	while (rung < SP_RUNGS && strcmp(p->rung, sp_rung_word((enum sp_rung)rung)) != 0)
+		rung++;
+	if (p->ok)
+		rung = SP_RUNGS; // wherever its ladder ends
+	else if (rung == SP_RUNGS)
+		rung = SP_RUNGS + 1;
+	h->reached[rung]++;
+}
+
+void health_write_rungs(const struct con_health *h, struct sp_metrics_writer *w)
+{
+	static const struct sp_metric m = {
+		"sallyport_controller_probes",
+		SP_METRIC_COUNTER,
+		"Probes of vantages, by the rung that they fell from",
+		{"rung"}};
+	sp_metrics_family(w, &m);
+	for (int i = 0; i < SP_RUNGS; i++)
+		sp_metrics_u64(w, h->reached[i],
+			       SP_LABELS(sp_rung_word((enum sp_rung)i)));
+	sp_metrics_u64(w, h->reached[SP_RUNGS], SP_LABELS("top"));
+	sp_metrics_u64(w, h->reached[SP_RUNGS + 1], SP_LABELS("other"));
+}
+
 static json_t *rung_times(const struct health_probe *p)
 {
 	json_t *o = json_object();

@@ -52,11 +52,18 @@ enum hub_answer {
 	ANSWER_N
 };
 
+#define HUB_NACK_WORD_MAX 24
+#define HUB_NACK_WORDS    16
+
 struct hub_counters {
 	uint64_t hellos[HELLO_N], answers[ANSWER_N], events[CON_HUB_EVENTS_N];
 	uint64_t fetches, fetch_bytes, snapshots_made;
 	uint64_t acks, nacks, telemetry, calls, enrols;
 	uint64_t malformed, flooded, no_hello, other_route, not_allowed;
+	struct { // the last stands for no key, and for all that find no place
+		char about[HUB_NACK_WORD_MAX];
+		uint64_t n;
+	} nacked[HUB_NACK_WORDS];
 };
 
 struct con_hub {

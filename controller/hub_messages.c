@@ -278,6 +278,23 @@ static void take_from_other_route(struct con_hub *h, struct hub_peer *p,
 	con_hub_refuse(h, to, "another with the same key runs", 60000);
 }
 
+// By the key that the reason begins with, such as exit_policy of "exit_policy[3]: …".
+static void count_nack(struct con_hub *h, const char *reason)
+{
+	char about[HUB_NACK_WORD_MAX] = "";
+	size_t n = strspn(reason, "abcdefghijklmnopqrstuvwxyz_");
+	unsigned i = HUB_NACK_WORDS - 1;
+	if (n && n < sizeof(about) && reason[n] && strchr(":[.", reason[n])) {
+		snprintf(about, sizeof(about), "%.*s", (int)n, reason);
+		for (i = 0; i < HUB_NACK_WORDS - 1 && h->n_of.nacked[i].n; i++)
+			if (strcmp(h->n_of.nacked[i].about, about) == 0)
+				break;
+	}
+	if (i < HUB_NACK_WORDS - 1)
+		snprintf(h->n_of.nacked[i].about, sizeof(about), "%s", about);
+	h->n_of.nacked[i].n++;
+}
+
 static void take_nack(struct con_hub *h, struct hub_peer *p,
 		      const Sallyport__Fleet__Ack *m)
 {
@@ -290,6 +307,7 @@ static void take_nack(struct con_hub *h, struct hub_peer *p,
 	h->n_of.nacks++;
 	p->pub.nacked = refused;
 	copy_text(m->reason, p->pub.reason, sizeof(p->pub.reason));
+	count_nack(h, p->pub.reason);
 	snprintf(text, sizeof(text), "%u.%llu: %s", refused.epoch,
 		 (unsigned long long)refused.sequence, p->pub.reason);
 	hub_event(h, CON_HUB_NACK, p, text);

@@ -21,6 +21,7 @@
 	  "Peers that wait for an answer to a fetch")                                    \
 	X(snapshots_made, COUNTER, NULL, NULL, "Snapshots encoded, each for all")        \
 	X(acks, COUNTER, "result", NULL, "Revisions that peers applied or refused")      \
+	X(nacks, COUNTER, "about", NULL, "Revisions that peers refused, by the key")     \
 	X(config_propagation_seconds, HISTOGRAM, NULL, NULL,                             \
 	  "From publishing a revision to a peer's ack")
 
@@ -128,6 +129,10 @@ void con_hub_metrics(const struct con_hub *h, struct sp_metrics_writer *w)
 	sp_metrics_family(w, &families[F_acks]);
 	sample(w, h->n_of.acks, "ack");
 	sample(w, h->n_of.nacks, "nack");
+	sp_metrics_family(w, &families[F_nacks]);
+	for (int i = 0; i < HUB_NACK_WORDS - 1 && h->n_of.nacked[i].n; i++)
+		sample(w, h->n_of.nacked[i].n, h->n_of.nacked[i].about);
+	sample(w, h->n_of.nacked[HUB_NACK_WORDS - 1].n, "-");
 	sp_metrics_family(w, &families[F_config_propagation_seconds]);
 	sp_metrics_histogram(w, &h->ack_seconds, NULL);
 }

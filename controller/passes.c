@@ -16,6 +16,7 @@ const char *con_refusal_word(enum con_refusal r)
 {
 	switch (r) {
 	case CON_REFUSAL_NONE:
+	case CON_REFUSALS:
 		break;
 	case CON_REFUSAL_DISABLED:
 		return "disabled";

@@ -22,6 +22,7 @@ enum con_refusal {
 	CON_REFUSAL_DEVICE,   // no device key was shown
 	CON_REFUSAL_REVOKED,  // this device was
 	CON_REFUSAL_TIER,     // the user's tier is not there
+	CON_REFUSALS,
 };
 const char *con_refusal_word(enum con_refusal r); // "disabled" ...; "none"
 

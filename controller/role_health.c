@@ -94,6 +94,7 @@ static void give_pass(struct con_controller *c, const struct con_hub_call *call,
 					   call->name + strlen(VANTAGE), r->device.data,
 					   c->id.signing, sp_loop_unix_ms(c->loop) / 1000,
 					   blob);
+	c->vantage_passes[n > 0]++;
 	if (n > 0)
 		a.pass = (ProtobufCBinaryData){(size_t)n, blob};
 	else
@@ -161,7 +162,14 @@ static void stop_health(struct con_controller *c)
 
 static void write_metrics(struct con_controller *c, struct sp_metrics_writer *w)
 {
+	static const struct sp_metric passes = {"sallyport_controller_vantage_passes",
+						SP_METRIC_COUNTER,
+						"Vantages that asked for a pass",
+						{"result"}};
 	con_health_metrics(c->health, w);
+	sp_metrics_family(w, &passes);
+	sp_metrics_u64(w, c->vantage_passes[1], SP_LABELS("issued"));
+	sp_metrics_u64(w, c->vantage_passes[0], SP_LABELS("refused"));
 }
 
 const struct con_role con_role_health = {.name = "health",

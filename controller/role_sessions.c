@@ -339,6 +339,8 @@ static void metrics(struct con_controller *c, struct sp_metrics_writer *w)
 		con_directory_counters(c->sessions->directory);
 	const struct con_usage_store_counters *u =
 		con_usage_store_counters(c->sessions->usage);
+	const struct con_usage_spool_counters *f =
+		con_usage_store_spool(c->sessions->usage);
 	put_calls(d, w);
 	put(w, "sallyport_controller_directory_unavailable", SP_METRIC_COUNTER,
 	    "Directory calls that Redis did not answer in time", d->unavailable);
@@ -350,6 +352,16 @@ static void metrics(struct con_controller *c, struct sp_metrics_writer *w)
 	    "Usage reports that could not be kept; they come again", u->not_stored);
 	put(w, "sallyport_controller_usage_late", SP_METRIC_COUNTER,
 	    "Users' totals of workers' boots that had ended", u->late);
+	put(w, "sallyport_controller_usage_totals_raised", SP_METRIC_COUNTER,
+	    "Users' totals that a report raised", u->rose);
+	put(w, "sallyport_controller_usage_copies", SP_METRIC_COUNTER,
+	    "Users' totals copied to Redis", u->copies);
+	put(w, "sallyport_controller_usage_spool_bytes", SP_METRIC_GAUGE,
+	    "Size of the file of usage", f->bytes);
+	put(w, "sallyport_controller_usage_spool_syncs", SP_METRIC_COUNTER,
+	    "Times that the file of usage was synced", f->syncs);
+	put(w, "sallyport_controller_usage_spool_sync_failures", SP_METRIC_COUNTER,
+	    "Syncs of the file of usage that failed", f->sync_failures);
 	put(w, "sallyport_controller_usage_copy_failures", SP_METRIC_COUNTER,
 	    "Users' totals that could not be copied to Redis", u->copy_failures);
 }

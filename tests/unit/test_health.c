@@ -333,6 +333,10 @@ static void metrics_show_one_state_of_each_node(void **state)
 				     "region=\"eu\",state=\"down\"} 1\n"));
 	assert_non_null(strstr(text, "sallyport_controller_node_state{node=\"n0/0\","
 				     "region=\"eu\",state=\"healthy\"} 0\n"));
+	assert_non_null(strstr(
+		text, "sallyport_controller_probes_total{rung=\"handshake\"} 6\n"));
+	assert_non_null(
+		strstr(text, "sallyport_controller_probes_total{rung=\"top\"} 54\n"));
 	assert_non_null(strstr(text, "sallyport_controller_demotions_total{rung="
 				     "\"handshake\",reason=\"timeout\"} 1\n"));
 	evbuffer_free(out);

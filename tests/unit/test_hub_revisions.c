@@ -215,6 +215,49 @@ static void without_a_head_nothing_is_published(void **state)
 	teardown(&w);
 }
 
+// Hostile reasons, too: a scrape stays small.
+static void nacks_are_counted_by_the_key_that_they_name(void **state)
+{
+	struct world w;
+	struct end a;
+	Sallyport__Fleet__Ack m = SALLYPORT__FLEET__ACK__INIT;
+	Sallyport__Fleet__Position at, refused;
+	struct evbuffer *out = evbuffer_new();
+	struct sp_metrics_writer mw;
+	char reason[64];
+	(void)state;
+	setup(&w);
+	begin(&w, &a, "worker:fra1/0");
+	fetch(&a);
+	WAIT(&w, is_at_head(&a));
+	hub_position_put(&a.replica.position, &at);
+	hub_position_put(&w.head, &refused);
+	m.position = &at;
+	m.refused = &refused;
+	m.reason = reason;
+	for (int i = 0; i < 64; i++) {
+		snprintf(reason, sizeof(reason), "%s",
+			 i < 2 ? "exit_policy[3]: no such net" : "no key at all");
+		if (i >= 40)
+			snprintf(reason, sizeof(reason), "key%c%c: x", 'a' + i % 26, '_');
+		say(&a, TO_(ACK), &m, 0);
+	}
+	WAIT(&w, w.hub->n_of.nacks == 64);
+	sp_metrics_begin(&mw, out, false);
+	con_hub_metrics(w.hub, &mw);
+	evbuffer_add(out, "", 1);
+	const char *text = (const char *)evbuffer_pullup(out, -1);
+	assert_non_null(strstr(text, "_nacks_total{about=\"exit_policy\"} 2\n"));
+	assert_non_null(strstr(text, "_nacks_total{about=\"-\"} 48\n"));
+	unsigned n = 0;
+	for (const char *p = text; (p = strstr(p, "_nacks_total{")); p++)
+		n++;
+	assert_int_equal(n, HUB_NACK_WORDS);
+	evbuffer_free(out);
+	leave(&a);
+	teardown(&w);
+}
+
 static void a_nack_is_kept_with_its_reason(void **state)
 {
 	struct world w;
@@ -348,6 +391,7 @@ int main(void)
 		T(a_peer_ahead_of_us_is_told_of_and_not_set_back),
 		T(without_a_head_nothing_is_published),
 		T(a_nack_is_kept_with_its_reason),
+		T(nacks_are_counted_by_the_key_that_they_name),
 		T(a_herd_is_served_one_snapshot_in_turn_and_news_go_first),
 		T(the_metrics_say_what_happened),
 	};
