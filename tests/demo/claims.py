@@ -1,4 +1,6 @@
-"""The claims of the demo, each judged from the report alone."""
+"""The claims of the demo, each judged from the report alone: those about carriers here, those
+about the fleet in fleetclaims.py."""
+import fleetclaims
 
 RESETS = 10
 # What is promised, and an allowance for a machine with two busy cores. The pause of an
@@ -12,7 +14,7 @@ def judge(report):
     """[(claim, whether it holds, the measured value)]"""
     return [_whole(report), _faultless(report), _met(report), _resumed(report),
             _resets(report), _freeze(report), _peer(report), _dns(report),
-            _after_kill(report), _dns_after(report)]
+            _after_kill(report), _dns_after(report), *fleetclaims.judge(report)]
 
 
 def _whole(r):

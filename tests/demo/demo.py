@@ -1,5 +1,6 @@
 #!/usr/bin/python3
-"""make demo: a download whose carriers are cut, beside shadowsocks-libev; docs/demo.md."""
+"""make demo: a fleet on loopback; a download whose carriers are cut, beside shadowsocks-libev;
+what happens when nodes, the control plane and a user go; docs/demo.md."""
 import argparse
 import json
 import os
@@ -30,6 +31,7 @@ def options():
     p.add_argument("--build", required=True, help="folder of the built programs")
     p.add_argument("--report", default="build/demo/report.json")
     p.add_argument("--playground", action="store_true", help="start everything and wait")
+    p.add_argument("--logs", action="store_true", help="keep the logs of a good run too")
     p.add_argument("--bytes", type=int, default=256 * MB)
     p.add_argument("--rate", type=int, default=16 * MB, help="of the origin, bytes a second")
     p.add_argument("--seed", type=int, default=int(time.time()), help="of the content")
@@ -76,7 +78,40 @@ def show_tables(timeline, report):
     timeline.show()
     timeline.table(["event", "untouched: ms", "sallyport: stall ms", "bytes lost", "SHA-256",
                     "shadowsocks: stall ms", "bytes lost", "SHA-256"], rows)
-    timeline.show(f"\nSHA-256 of the file at the origin: {report['sha256']}")
+
+
+def show_fleet(timeline, report):
+    """What was done to the fleet: a row for each thing that came of it."""
+    a, b, k = report["apply"], report["broken"], report["kill"]
+    s, alone, v = k["session"], report["alone"], report["revoke"]
+    resume, back = alone["resume"], alone["converged"]
+    rows = [
+        ["config changed", f"acknowledged by {len(a['acks_ms'])} of {a['workers']} workers",
+         a["last_ack_ms"]],
+        [f"worker {b['node']} hangs, port open", f"the client goes on through {b.get('moved_to')}",
+         b.get("moved_ms")],
+        ["", f"TCP check: {'up' if b.get('tcp_when_down') else 'down'}; health checkers: "
+             f"{b.get('said', 'nothing').partition('cause ')[2]}", b.get("down_ms")],
+        ["", f"raw curl on the long poll: {b.get('poll_status')}, a new ETag", b.get("poll_ms")],
+        ["", "out of the client's own config", b.get("gone_ms")],
+        ["", "offered again, after SIGCONT", b.get("back_ms")],
+        [f"kill -9 of worker {k['worker']}", "first byte of a new request", k["stall_ms"]],
+        ["", f"session {(s['id_before'] or '-')[:8]} of {s['home_before']}: "
+             f"{(s['id_after'] or '-')[:8]} at {s['home_after']}, {s['came']}", s["ms"]],
+        ["", f"DNS look-ups since, answered: {k['dns_after']['answered']} of "
+             f"{k['dns_after']['asked']}; the slowest", k["dns_after"]["ms_max"]],
+        ["", "out of all clients' configs", k.get("out_ms")],
+        ["controller, Redis killed", f"counter of worker {alone['node']}: "
+         f"{grouped(alone['counted'][0])}, then {grouped(alone['counted'][1])} bytes", None],
+        ["", f"carrier reset: {resume['resumes']} resume(s), the download's pause",
+         resume["stall_ms"]],
+        ["both started, Redis empty", "all linked and healthy", back.get("linked_ms")],
+        ["", f"next change acknowledged by {back.get('acks', 0)} of {back['workers']} workers",
+         back.get("last_ack_ms")],
+        ["user revoked", f"the download ends: curl exit {v['curl_exit']}", v["ended_ms"]]]
+    timeline.show()
+    timeline.table(["the fleet", "what came of it", "after ms"],
+                   [[what, came, ms(value)] for what, came, value in rows])
 
 
 def show_claims(timeline, results):
@@ -108,6 +143,8 @@ def run(opt, folder, timeline):
     report["claims"] = [{"claim": c, "holds": ok, "measured": v} for c, ok, v in results]
     report["timeline"] = timeline.lines
     show_tables(timeline, report)
+    show_fleet(timeline, report)
+    timeline.show(f"\nSHA-256 of the file at the origin: {report['sha256']}")
     show_claims(timeline, results)
     return report
 
@@ -140,9 +177,12 @@ def main():
         except (BenchError, OSError) as e:
             keep_logs(folder, opt.report)
             sys.exit(f"demo: {e}")
+        except Exception:  # a defect of the demo's own; the logs may tell why
+            keep_logs(folder, opt.report)
+            raise
         report["seconds"] = round(time.monotonic() - timeline.began, 1)
         good = all(c["holds"] for c in report["claims"])
-        if not good:
+        if not good or opt.logs:
             keep_logs(folder, opt.report)
     os.makedirs(os.path.dirname(opt.report) or ".", exist_ok=True)
     with open(opt.report, "w", encoding="utf-8") as f:

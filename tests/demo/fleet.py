@@ -19,6 +19,7 @@ from procs import BenchError, free_ports, listens, wait_until
 START_S = 30
 FLEET, USER, TIER = "demo", "alice", "standard"
 REGION_OF = {"a": "eu", "b": "eu", "c": "us", "d": "us", "e": "ap"}
+STANDBY = "e"  # used when no other is left: the only one of a region is never demoted
 VANTAGES = {"v1": "eu", "v2": "us", "v3": "ap"}
 # Those of docs/health.md, but for shorter times, so that a node is back while one watches.
 HEALTH = {"hold_down": "1s", "hold_down_max": "1s", "slow_start": "1s", "cycle": "100ms"}
@@ -157,8 +158,10 @@ class Fleet:
             "regions": [{"name": r} for r in sorted(set(REGION_OF.values()))],
             "tiers": [{"name": TIER}],
             "users": [{"name": USER, "tier": TIER}],
-            "nodes": [fleetfiles.node_entry(n.name, 0, n.region, "tls", n.near, n.far,
-                                            pin_sha256=n.pin) for n in self.nodes.values()],
+            "nodes": [{**fleetfiles.node_entry(n.name, 0, n.region, "tls", n.near, n.far,
+                                               pin_sha256=n.pin),
+                       "weight": 0 if n.name == STANDBY else 100}
+                      for n in self.nodes.values()],
             "exit_policy": ["allow 127.0.0.0/8"],
             "health": HEALTH,
             "probe": {"url": f"http://{fleetfiles.loopback(self.endpoint_port)}/v1/probe",

@@ -1,19 +1,18 @@
-"""What happens in the demo, in order. It only does and measures; claims.py judges."""
+"""What happens in the demo, in order, and what is done to carriers; what is done to the fleet:
+operations.py. It only does and measures; claims.py and fleetclaims.py judge."""
 import time
 
 from claims import RESETS
 from lookups import Lookups
 from place import ADDRESS, ZONE
-from procs import BenchError, wait_until
-from timeline import BOLD, GREEN, GREY, RED, grouped
+from operations import Operations
+from procs import wait_until
+from timeline import GREEN, GREY, RED, grouped
 from transfer import Transfer
 
 EVERY_S = 0.85       # from one event to the next, at least
 SETTLE_S = 8         # an event whose pause is not over then has ended the download
 FIRST_S = 1.0        # quiet download before the first event: what a pause is without one
-QUICK_BYTES = 1_000_000
-NEW_REQUEST_S = 10
-AFTER_S = 2          # so long are look-ups watched after the kill
 
 
 class Downloads:
@@ -50,6 +49,7 @@ class Scenario:
     def __init__(self, place, timeline):
         self.place, self.timeline = place, timeline
         self.events = []
+        self.operations = Operations(place, timeline)
         self.lookups = Lookups(place.bridge_port, ZONE, ADDRESS)
         self.report = {"events": self.events}
 
@@ -57,10 +57,13 @@ class Scenario:
         self.lookups.start()
         try:
             self._downloads()
+            self.report["alone"] = self.operations.alone()
         finally:
             self.lookups.stop()
+        self.report["revoke"] = self.operations.revoke()
         self.report["dns"] = self.lookups.summary()
-        self.report["kill"]["dns_after"] = self.lookups.summary(since=self.killed)
+        self.report["kill"]["dns_after"] = self.lookups.summary(
+            since=self.timeline.began + self.report["kill"]["at_s"])
         self.report["dns"]["asked_again_at_s"] = [
             round(when - self.timeline.began, 2)
             for when, _, tries, _ in self.lookups.results if tries > 1]
@@ -78,21 +81,37 @@ class Scenario:
             self.timeline.say(f"curl downloads {grouped(place.size)} bytes through sallyport, "
                               "and beside it through shadowsocks-libev; dig asks every 200 ms")
             self._event("nothing", 0, None, FIRST_S)
+            self._event("apply", 0, self._apply)
             for number in range(1, RESETS + 1):
-                self._event("reset", number, "reset")
-            self._event("freeze", 0, "freeze")
+                self._event("reset", number, self._cut("reset"))
+            self._event("freeze", 0, self._cut("freeze"))
             wait_until(lambda: self.ours.now.over, place.size / place.rate + SETTLE_S,
                        "the download's end")
             self.report["client"] = place.fleet.status()
             self._ours_over()
-            self._kill()  # while the frozen download of the peer still hangs
+            # while the frozen download of the peer still hangs
+            self.report["broken"] = self.operations.broken()
             self._theirs_over()
+            self.report["kill"] = self.operations.kill()
         finally:
             self.ours.stop()
             self.theirs.stop()
             self.bare.stop()
 
-    def _event(self, kind, number, command, lasts=EVERY_S):
+    def _cut(self, command):
+        """What does that to a path, and to the peer's."""
+        def cut(path):
+            return {"carriers": self.place.cutter(f"{command} {path}")[0],
+                    "peer_connections": self.place.cutter(f"{command} ss")[0]}
+        return cut
+
+    def _apply(self, _path):
+        """A rule more in the exit policy, of every worker."""
+        self.report["apply"] = self.operations.apply(
+            exit_policy=["deny 192.0.2.0/24", "allow 127.0.0.0/8"])
+        return {"config": self.report["apply"]}
+
+    def _event(self, kind, number, action, lasts=EVERY_S):
         """One event, at both, and what the two downloads saw of it."""
         ours, theirs = self.ours.now, self.theirs.now
         wait_until(lambda: all(d.now.received for d in (self.ours, self.theirs, self.bare)),
@@ -102,9 +121,8 @@ class Scenario:
         time.sleep(0.1)
         path, hurt = self.place.path_in_use(busy), {}
         began = time.monotonic()
-        if command:
-            hurt = {"carriers": self.place.cutter(f"{command} {path}")[0],
-                    "peer_connections": self.place.cutter(f"{command} ss")[0]}
+        if action:
+            hurt = action(path)
         time.sleep(lasts)
         while time.monotonic() < began + SETTLE_S and not (ours.over or ours.steady(began)):
             time.sleep(0.02)
@@ -156,55 +174,15 @@ class Scenario:
                           f"{sum(t.status == 0 for t in self.theirs.all)} came whole",
                           GREY, theirs.ended)
 
-    # ---- afterwards: the worker in use dies ----
-
-    def _quick(self, name):
-        """A new request; the finished transfer."""
-        place = self.place
-        transfer = Transfer(place.procs, name, place.fleet.socks_port,
-                            place.url(f"quick?{QUICK_BYTES}"), place.content)
-        place.note_pids()
-        try:
-            wait_until(lambda: transfer.over, NEW_REQUEST_S, f"{name}'s end")
-        except BenchError:
-            pass  # stop() ends it; its status says so
-        transfer.stop()
-        return transfer
-
-    def _kill(self):
-        place, busy = self.place, self.place.busy()
-        self._quick("curl-before")
-        victim = place.path_in_use(busy)
-        busy = place.busy()
-        self.killed = began = time.monotonic()
-        pids = place.fleet.kill(victim)
-        self.timeline.say(f"kill -9 of worker {victim} (pid {', '.join(map(str, pids))}), "
-                          "the one in use", BOLD, began)
-        new = self._quick("curl-after")
-        path = place.path_in_use(busy)
-        got = new.snapshot()
-        self.report["kill"] = kill = {
-            "worker": victim, "at_s": round(began - self.timeline.began, 3), "path_after": path,
-            "curl_exit": new.status, "curl_says": new.says(),
-            "stall_ms": round((new.times[0] - began) * 1000, 1) if new.times else None,
-            "whole_ms": new.ended and round((new.ended - began) * 1000, 1),
-            "received": got["received"], "wanted": QUICK_BYTES,
-            "equal": got["sha256"] == got["sha256_want"]
-            and not any(got[k] for k in ("lost", "doubled", "wrong"))}
-        if kill["curl_exit"] == 0:
-            text = (f"a new curl request answered through worker {path}: first byte "
-                    f"{kill['stall_ms']:.0f} ms after the kill")
-        else:
-            text = f"a new curl request FAILED: exit {new.status} ({new.says()})"
-        self.timeline.say(text, GREEN if new.status == 0 else RED)
-        time.sleep(AFTER_S)
-
 
 def _event_line(event):
     """(text, colour) of the timeline."""
     ours, theirs = event["sallyport"], event["shadowsocks"]
     carriers = f"{event.get('carriers')} carrier(s) of worker {event['path']}"
-    what = {"nothing": "undisturbed", "reset": f"{event['event']:8} RST to {carriers}",
+    applied = event.get("config", {})
+    what = {"nothing": "undisturbed",
+            "apply": f"apply    in force on {len(applied.get('acks_ms', []))} workers after "
+                     f"{applied.get('last_ack_ms') or 0:.0f} ms", "reset": f"{event['event']:8} RST to {carriers}",
             "freeze": f"freeze   {carriers} go silent"}[event["kind"]]
     us = f"paused {ours['stall_ms']:.0f} ms" if ours["alive"] else "DIED"
     them = ("goes on" if theirs["alive"] else

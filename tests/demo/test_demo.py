@@ -10,7 +10,7 @@ import types
 import unittest
 
 HERE = os.path.dirname(os.path.abspath(__file__))
-sys.path[0:0] = [HERE, os.path.join(HERE, "..", "bench")]
+sys.path[0:0] = [HERE, *(os.path.join(HERE, "..", f) for f in ("bench", "common"))]
 
 # pylint: disable=wrong-import-position
 import claims
@@ -93,14 +93,38 @@ def good_report():
                 "shadowsocks": {"alive": False, "curl_exit": 18}}
     dns = {"asked": 9, "answered": 9, "unanswered": 0, "asked_again_by_dig": 0,
            "later_than_1_s": 0, "ms_median": 10.0, "ms_max": 20.0}
-    return {"size": 5, "sha256": "aa", "events": [event("reset") for _ in range(10)]
-            + [event("freeze")],
+    return {**good_fleet(dns), "size": 5, "sha256": "aa",
+            "events": [event("reset") for _ in range(10)] + [event("freeze"), event("apply")],
             "sallyport": [{"curl_exit": 0, "received": 5, "sha256": "aa", "lost": 0,
                            "doubled": 0, "wrong": 0}],
             "client": {"exits": [{"resumes": 11, "homes_lost": 0}]},
             "requests": [{"path": "/file?sallyport"}], "dns": dns,
-            "kill": {"curl_exit": 0, "equal": True, "received": 1, "wanted": 1, "worker": "a",
-                     "path_after": "b", "stall_ms": 90.0, "dns_after": dict(dns)}}
+            }
+
+
+def good_fleet(dns):
+    return {
+        "apply": {"ctl_exit": 0, "ctl_ms": 9.0, "sequence": 8, "sequence_before": 7, "workers": 2,
+                  "acks_ms": {"a": 8.0, "b": 9.0}, "last_ack_ms": 9.0},
+        "broken": {"node": "c", "offered_before": True, "etag_before": "x", "etag": "y",
+                   "tcp_at_once": True, "tcp_when_down": True, "poll_status": 200,
+                   "said": "cause dead, rung carrier, reason timeout", "moved_to": "a",
+                   "moved_ms": 900.0, "down_ms": 2000.0, "poll_ms": 2010.0, "gone_ms": 2020.0,
+                   "back_ms": 1000.0, "request_exit": 0},
+        "kill": {"curl_exit": 0, "equal": True, "received": 1, "wanted": 1, "worker": "a",
+                 "path_after": "b", "stall_ms": 90.0, "dns_after": dict(dns), "out_ms": 1500.0,
+                 "back_ms": 1000.0,
+                 "session": {"id_before": "ab12", "id_after": "ab12", "client_before": "ab",
+                             "client_after": "ab", "came": "adopted", "home_before": "a/0",
+                             "home_after": "b/0", "ms": 40.0}},
+        "alone": {"controller_answers": False, "counted": [5.0, 6.0], "request_exit": 0,
+                  "resume": {"carriers": 1, "resumes": 1, "same_session": True, "alive": True,
+                             "stall_ms": 20.0, "untouched_ms": 5.0, "received": 1,
+                             "equal": True},
+                  "converged": {"workers": 2, "acks": 2, "linked_ms": 900.0, "epoch_before": 1,
+                                "epoch": 2, "client_polls": True}},
+        "revoke": {"ended_ms": 20.0, "curl_exit": 56, "received": 4, "size": 5, "new_exit": 97,
+                   "new_received": 0}}
 
 
 def holds(report):
@@ -123,6 +147,33 @@ class ClaimsCanFail(unittest.TestCase):
         (("kill", "curl_exit"), 7), (("kill", "equal"), False),
         (("kill", "path_after"), "a"), (("kill", "stall_ms"), None),
         (("kill", "stall_ms"), 9000.0), (("kill", "dns_after", "unanswered"), 1),
+        (("apply", "ctl_exit"), 1), (("apply", "sequence"), 7), (("apply", "acks_ms"), {"a": 1.0}),
+        (("apply", "last_ack_ms"), 9000.0), (("apply", "last_ack_ms"), None),
+        (("events", 11, "sallyport", "alive"), False),
+        (("broken", "tcp_at_once"), False), (("broken", "tcp_when_down"), False),
+        (("broken", "said"), "rung connect, reason refused"), (("broken", "said"), ""),
+        (("broken", "down_ms"), None), (("broken", "down_ms"), 9000.0),
+        (("broken", "offered_before"), False), (("broken", "etag"), "x"),
+        (("broken", "etag"), None), (("broken", "poll_status"), 304),
+        (("broken", "poll_ms"), None), (("broken", "poll_ms"), 4000.0),
+        (("broken", "moved_ms"), None), (("broken", "moved_to"), "c"),
+        (("broken", "gone_ms"), None), (("broken", "request_exit"), 7),
+        (("broken", "back_ms"), None),
+        (("kill", "session", "id_before"), None), (("kill", "session", "id_after"), "cd34"),
+        (("kill", "session", "client_after"), "cd"), (("kill", "session", "came"), "fresh"),
+        (("kill", "session", "home_after"), "a/0"), (("kill", "session", "home_after"), None),
+        (("kill", "session", "ms"), 9000.0), (("kill", "out_ms"), None),
+        (("kill", "out_ms"), 9000.0), (("kill", "back_ms"), None),
+        (("alone", "controller_answers"), True), (("alone", "counted"), [5.0, 5.0]),
+        (("alone", "request_exit"), 97), (("alone", "resume", "carriers"), 0),
+        (("alone", "resume", "resumes"), 0), (("alone", "resume", "same_session"), False),
+        (("alone", "resume", "alive"), False), (("alone", "resume", "equal"), False),
+        (("alone", "resume", "received"), 0), (("alone", "resume", "stall_ms"), 9000.0),
+        (("alone", "converged", "linked_ms"), None), (("alone", "converged", "acks"), 1),
+        (("alone", "converged", "client_polls"), False), (("alone", "converged", "epoch"), 1),
+        (("revoke", "ended_ms"), None), (("revoke", "ended_ms"), 9000.0),
+        (("revoke", "curl_exit"), 0), (("revoke", "received"), 5), (("revoke", "new_exit"), 0),
+        (("revoke", "new_received"), 1),
     ]
 
     def test_a_good_report_passes(self):
