@@ -108,7 +108,9 @@ def show_fleet(timeline, report):
         ["both started, Redis empty", "all linked and healthy", back.get("linked_ms")],
         ["", f"next change acknowledged by {back.get('acks', 0)} of {back['workers']} workers",
          back.get("last_ack_ms")],
-        ["user revoked", f"the download ends: curl exit {v['curl_exit']}", v["ended_ms"]]]
+        ["", "with the client, since the start of both", back.get("client_ms")],
+        ["user revoked", f"the download ends: curl exit {v['curl_exit']}", v["ended_ms"]],
+        ["", f"a new request is refused: curl exit {v['new_exit']}", v["refused_ms"]]]
     timeline.show()
     timeline.table(["the fleet", "what came of it", "after ms"],
                    [[what, came, ms(value)] for what, came, value in rows])

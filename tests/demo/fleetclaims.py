@@ -118,18 +118,23 @@ def _resumes(r):
 def _converges(r):
     c = r["alone"]["converged"]
     ok = (_within(c.get("linked_ms"), CONVERGE_MS, CONVERGE_BUSY_MS)
-          and c.get("acks") == c["workers"] > 0 and c.get("client_polls") is True
+          and c.get("acks") == c["workers"] > 0
+          and _within(c.get("client_ms"), CONVERGE_MS, CONVERGE_BUSY_MS)
           and c["epoch"] > c["epoch_before"])
-    return ("both back, Redis empty: all nodes are linked, healthy, and take the next change", ok,
-            f"after {_ms(c.get('linked_ms'))}; {c.get('acks')} of {c['workers']} acknowledged; "
+    return ("both back, Redis empty: all nodes are linked and healthy, they and the client take "
+            "the next change", ok,
+            f"after {_ms(c.get('linked_ms'))}; {c.get('acks')} of {c['workers']} acknowledged, the "
+            f"client had it after {_ms(c.get('client_ms'))}; "
             f"epoch {c['epoch_before']}, then {c['epoch']}")
 
 
 def _revoked(r):
     v = r["revoke"]
     ok = (_within(v["ended_ms"], REVOKE_MS, REVOKE_BUSY_MS) and v["curl_exit"] != 0
+          and _within(v["refused_ms"], 2 * REVOKE_MS, REVOKE_BUSY_MS)
           and 0 < v["received"] < v["size"] and v["new_exit"] not in (0, None)
           and v["new_received"] == 0)
-    return (f"a revoked user's download ends within {REVOKE_MS + REVOKE_BUSY_MS:,} ms, and no new "
-            "request is served", ok,
-            f"{_ms(v['ended_ms'])}, curl exit {v['curl_exit']}; a new one: {v['new_exit']}")
+    return (f"a revoked user's download ends within {REVOKE_MS + REVOKE_BUSY_MS:,} ms, and new "
+            "requests are refused", ok,
+            f"{_ms(v['ended_ms'])}, curl exit {v['curl_exit']}; a new one after "
+            f"{_ms(v['refused_ms'])}: {v['new_exit']}, {v['served_after']} served before it")

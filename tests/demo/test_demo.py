@@ -122,9 +122,9 @@ def good_fleet(dns):
                              "stall_ms": 20.0, "untouched_ms": 5.0, "received": 1,
                              "equal": True},
                   "converged": {"workers": 2, "acks": 2, "linked_ms": 900.0, "epoch_before": 1,
-                                "epoch": 2, "client_polls": True}},
+                                "epoch": 2, "client_ms": 990.0}},
         "revoke": {"ended_ms": 20.0, "curl_exit": 56, "received": 4, "size": 5, "new_exit": 97,
-                   "new_received": 0}}
+                   "new_received": 0, "refused_ms": 40.0, "served_after": 0}}
 
 
 def holds(report):
@@ -170,10 +170,11 @@ class ClaimsCanFail(unittest.TestCase):
         (("alone", "resume", "alive"), False), (("alone", "resume", "equal"), False),
         (("alone", "resume", "received"), 0), (("alone", "resume", "stall_ms"), 9000.0),
         (("alone", "converged", "linked_ms"), None), (("alone", "converged", "acks"), 1),
-        (("alone", "converged", "client_polls"), False), (("alone", "converged", "epoch"), 1),
+        (("alone", "converged", "client_ms"), None), (("alone", "converged", "epoch"), 1),
         (("revoke", "ended_ms"), None), (("revoke", "ended_ms"), 9000.0),
         (("revoke", "curl_exit"), 0), (("revoke", "received"), 5), (("revoke", "new_exit"), 0),
-        (("revoke", "new_received"), 1),
+        (("revoke", "new_received"), 1), (("revoke", "refused_ms"), None),
+        (("revoke", "refused_ms"), 9000.0),
     ]
 
     def test_a_good_report_passes(self):
