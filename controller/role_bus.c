@@ -292,6 +292,16 @@ static void fill_node(void *ctx, const char *name, json_t *into)
 		json_object_set_new(into, "refused", json_string(p->reason));
 }
 
+static void fill_status(void *ctx, const char *name, json_t *into)
+{
+	struct con_bus *b = ctx;
+	(void)name;
+	json_object_set_new(into, "workers_linked",
+			    json_integer(con_hub_connected(b->c->hub, "worker:")));
+	json_object_set_new(into, "vantages_linked",
+			    json_integer(con_hub_connected(b->c->hub, "vantage:")));
+}
+
 static const struct con_api_route routes[] = {
 	{"POST", "/v1/enrol", make_token},
 	{0},
@@ -354,7 +364,9 @@ static int start(struct con_controller *c)
 	take_all(c);
 	con_fleet_listen(c->fleet, &b->listener);
 	err = con_api_add(c->api, routes, b);
-	return err ? err : con_api_add_detail(c->api, "node", fill_node, b);
+	if (!err)
+		err = con_api_add_detail(c->api, "node", fill_node, b);
+	return err ? err : con_api_add_detail(c->api, "status", fill_status, b);
 }
 
 static void stop(struct con_controller *c)

@@ -289,6 +289,9 @@ static void check_by_program(struct look *l, const char *program)
 
 void ctl_check_config(const struct ctl_call *call, struct ctl_checks *k, const char *path)
 {
+	char whole[PATH_MAX]; // what it names is then named wholly, too
+	if (realpath(path, whole))
+		path = whole;
 	struct look l = {.call = call, .k = k, .path = path, .owner = (uid_t)-1};
 	char *text = NULL;
 	const char *program = find_program_of(&l);

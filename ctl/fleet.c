@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "ctl/grid.h"
 #include "ctl/io.h"
 #include "ctl/out.h"
 #include "ctl/parse.h"
@@ -164,9 +165,51 @@ int ctl_rollback(struct ctl_call *call)
 	return code ? code : print_done(call, reply, dry);
 }
 
+static json_int_t number(const json_t *o, const char *key)
+{
+	return json_integer_value(json_object_get(o, key));
+}
+
+static const char *text(const json_t *o, const char *key)
+{
+	const char *s = json_string_value(json_object_get(o, key));
+	return s ? s : "";
+}
+
+static void print_status(const struct ctl_call *call, const json_t *o)
+{
+	const json_t *at = json_object_get(o, "position");
+	char age[CTL_AGE_CAP];
+	uint64_t started = (uint64_t)number(o, "started_ms") / 1000;
+	uint64_t up = call->now_s > started ? call->now_s - started : 0;
+	fprintf(call->out, "fleet      %s\n", text(o, "fleet"));
+	fprintf(call->out, "version    %s, runs for %s\n", text(o, "version"),
+		ctl_format_age(up, age));
+	fprintf(call->out, "revision   epoch %lld, sequence %lld, hash %.12s\n",
+		(long long)number(at, "epoch"), (long long)number(at, "sequence"),
+		text(at, "hash"));
+	fprintf(call->out, "redis      %s\n",
+		json_is_true(json_object_get(o, "synced"))
+			? "at the same revision"
+			: "away or elsewhere; sallyportctl doctor tells");
+	fprintf(call->out, "nodes      %lld, %lld with a link\n",
+		(long long)number(o, "nodes"), (long long)number(o, "workers_linked"));
+	fprintf(call->out, "vantages   %lld with a link\n",
+		(long long)number(o, "vantages_linked"));
+	fprintf(call->out, "users      %lld\n", (long long)number(o, "users"));
+	fprintf(call->out, "changes    %lld since its start, %lld refused\n",
+		(long long)number(o, "commits"), (long long)number(o, "refused"));
+	fprintf(call->out, "journal    %lld bytes\n",
+		(long long)number(o, "journal_bytes"));
+}
+
 int ctl_status(struct ctl_call *call)
 {
 	json_t *reply;
 	int code = ctl_ask(call, "GET", "/v1/status", NULL, 0, &reply);
-	return code ? code : ctl_out(call, reply);
+	if (code || call->json)
+		return code ? code : ctl_out(call, reply);
+	print_status(call, reply);
+	json_decref(reply);
+	return EX_OK;
 }

@@ -71,6 +71,20 @@ static void make_words(json_t *reply)
 	}
 }
 
+// Leaves only what --region and --state ask for.
+static void filter(const struct ctl_call *call, json_t *list)
+{
+	const char *region = ctl_get(call, "region"), *state = ctl_get(call, "state");
+	for (size_t i = json_array_size(list); i-- > 0;) {
+		const json_t *o = json_array_get(list, i);
+		const char *r = json_string_value(json_object_get(o, "region"));
+		const char *s = json_string_value(json_object_get(o, "health"));
+		if ((region && (!r || strcmp(r, region) != 0)) ||
+		    (state && (!s || strcmp(s, state) != 0)))
+			json_array_remove(list, i);
+	}
+}
+
 static void print_state(const struct ctl_call *call, const json_t *reply)
 {
 	if (json_is_true(json_object_get(reply, "panic")))
@@ -103,11 +117,13 @@ int ctl_health(struct ctl_call *call)
 	free(url);
 	if (code)
 		return code;
+	filter(call, json_object_get(reply, "nodes"));
 	if (call->json)
 		return ctl_out(call, reply);
 	make_words(reply);
 	print_state(call, reply);
-	ctl_grid(call, json_object_get(reply, "nodes"), nodes, "no node has enrolled");
+	ctl_grid(call, json_object_get(reply, "nodes"), nodes,
+		 "no such node, or none has enrolled");
 	if (call->n_args) {
 		json_array_foreach(json_object_get(reply, "nodes"), i, o)
 			print_node(call, o);

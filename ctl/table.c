@@ -320,6 +320,15 @@ static const struct ctl_option get_tokens_options[] = {
 	{0},
 };
 
+static const struct ctl_option health_options[] = {
+	{.name = "region", .arg = "NAME", .help = "Nodes of this region only"},
+	{.name = "state",
+	 .arg = "WORD",
+	 .help = "Nodes in this state only: down, degraded, healthy..."},
+	SOCKET,
+	{0},
+};
+
 static const struct ctl_option doctor_options[] = {
 	{.name = "config",
 	 .letter = 'c',
@@ -388,7 +397,7 @@ static const struct ctl_verb verbs[] = {
 	{"status", NULL, "", 0, 0, "Show where the controller stands", remote_options,
 	 ctl_status},
 	{"health", NULL, "[NODE]", 0, 1,
-	 "Show what vantages see, and what follows for each node", remote_options,
+	 "Show what vantages see, and what follows for each node", health_options,
 	 ctl_health},
 	{"doctor", NULL, "", 0, 0, "Look for what is wrong, here and in the fleet",
 	 doctor_options, ctl_doctor},

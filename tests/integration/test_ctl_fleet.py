@@ -180,6 +180,14 @@ def test_a_dry_run_shows_the_difference_and_exits_with_0(fleet):
     assert "nothing to change" in fleet.apply("--dry-run").stdout
 
 
+def test_status_says_where_the_controller_stands(fleet):
+    out = fleet.run("status").stdout
+    assert re.search(r"^revision +epoch %d, sequence %d, hash \w{12}$" % fleet.head(), out, re.M)
+    assert re.search(r"^nodes +3, 3 with a link$", out, re.M)
+    assert re.search(r"^redis +at the same revision$", out, re.M)
+    assert fleet.json("status")["vantages_linked"] == 2
+
+
 # ---- health ----
 
 def test_health_says_what_each_vantage_sees_of_a_node(fleet):
@@ -197,6 +205,8 @@ def test_health_says_what_each_vantage_sees_of_a_node(fleet):
         assert v["ok"] and v["votes"] and v["row"] >= 2
         assert 0 < v["rungs_ms"]["handshake"] < 500 * SLOW and v["age_ms"] < 5000 * SLOW
     assert len(fleet.json("health", "a/0")["nodes"]) == 1
+    assert [n["name"] for n in fleet.json("health", "--region", "us")["nodes"]] == ["c/0"]
+    assert fleet.json("health", "--state", "down")["nodes"] == []
     refused(fleet, 66, "get nodes lists them", "health", "nobody")
 
 
@@ -262,6 +272,11 @@ def test_the_doctor_finds_a_secret_that_others_may_read(fleet):
 def test_the_doctor_finds_configs_that_do_not_hold(fleet, tmp_path):
     bad = tmp_path / "worker.yaml"
     bad.write_text(fleet["b"].config_path.read_text().replace("listen:", "lisen:", 1))
+    shutil.copy(fleet["b"].config_path, tmp_path / "whole.yaml")
+    (tmp_path / "state").symlink_to(fleet["b"].dir / "state")
+    done = subprocess.run([BUILD / "bin" / "sallyportctl", "doctor", "--local", "-c", "whole.yaml"],
+                          cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0 and "secrets" in done.stdout, done.stdout
     found = diagnosed(fleet, 2, "--local", "-c", bad, "-c", tmp_path / "none.yaml")
     assert "lisen" in found["config", str(bad)]["text"]
     assert "No such file" in found["config", str(tmp_path / "none.yaml")]["text"]
