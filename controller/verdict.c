@@ -49,6 +49,7 @@ void con_verdict_options_default(struct con_verdict_options *ret)
 		.contest_ms = 60000,
 		.slack_ms = 250,
 		.reset_ms = 10000,
+		.fresh_ms = 10000,
 		.slow_start_ms = 60000,
 		.slow_start_percent = 10,
 		.passive_min = 20,
@@ -232,7 +233,7 @@ int con_verdict_add_node(struct con_verdict *v, const char *name, const char *re
 			return -ENOMEM;
 		strcpy(n->name, name);
 		n->index = (unsigned)at;
-		n->since_ms = n->passive_began_ms = now_ms;
+		n->since_ms = n->added_ms = n->passive_began_ms = now_ms;
 		err = put_node(v, n);
 		if (err) {
 			free(n);
@@ -440,6 +441,8 @@ size_t con_verdict_cycle(struct con_verdict *v, uint64_t now_ms,
 			 struct con_node_change *ret, size_t cap)
 {
 	size_t found = 0;
+	if (!v->began_ms)
+		v->began_ms = now_ms;
 	con_verdict_weigh_vantages(v, now_ms);
 	for (unsigned i = 0; i < v->n_nodes; i++)
 		if (v->node[i])

@@ -61,7 +61,8 @@ struct con_verdict_options {
 	uint32_t contest_ms;    // how long a refuted vantage is not heard about a node
 	uint32_t slack_ms;      // results of two vantages so close have no order
 	uint32_t reset_ms;      // a node's boots and changes void results once in so long
-	uint32_t slow_start_ms; // a node that returns has its whole weight after it
+	uint32_t fresh_ms; // after a start or a change of a node all must have seen it
+	uint32_t slow_start_ms;      // a node that returns has its whole weight after it
 	unsigned slow_start_percent; // and so much to begin with
 	unsigned passive_min;        // attempts in a window, for a passive vote; 0: none
 	unsigned passive_percent;    // of them failed

@@ -40,6 +40,7 @@ struct con_node {
 	unsigned region;
 	unsigned carriers;
 	bool draining;
+	uint64_t added_ms;
 	uint64_t since_result_ms; // probes that began before do not count
 	bool was_reset;
 	uint64_t reset_ms;
@@ -79,8 +80,9 @@ struct con_verdict {
 	struct con_region *region;
 	unsigned n_regions;
 	struct con_verdict_status status;
-	bool judged, well;
+	bool well;
 	uint64_t well_since_ms;
+	uint64_t began_ms; // the first cycle; 0: none yet
 };
 
 // Who votes, who is not believed (verdict_view.c).

@@ -257,21 +257,35 @@ struct count {
 	unsigned voters, bad, good, failures;
 };
 
-// Those who are not contested; failures count since anybody of them had a success.
+// How many failures a death takes.
+static unsigned evidence(const struct con_verdict *v)
+{
+	unsigned known = 0;
+	for (unsigned i = 0; i < CON_VANTAGES_MAX; i++)
+		known += *v->vantage[i].name != '\0';
+	unsigned n = v->opt.fall * known;
+	n = n < v->opt.evidence ? n : v->opt.evidence;
+	return n > v->opt.fall ? n : v->opt.fall;
+}
+
+// Those who are not contested; failures count since anybody of them had a success, and of
+// each no more than its share of what a bare quorum must have: one that tells ten for
+// every one of the others is not ten.
 static struct count count_heard(const struct con_verdict *v, const struct con_node *n,
 				uint32_t heard)
 {
-	struct count k = {0};
+	struct count k = {.voters = (unsigned)__builtin_popcount(heard)};
 	uint64_t since = ago(n->op.last_ok_ms, v->opt.slack_ms);
 	unsigned rise = n->state == CON_NODE_UNKNOWN ? 1 : v->opt.rise;
+	unsigned least = quorum(v, k.voters);
+	unsigned share = least ? (evidence(v) + least - 1) / least : 0;
 	for (unsigned i = 0; i < CON_VANTAGES_MAX; i++) {
 		if (!(heard & bit(i)))
 			continue;
 		unsigned f = sight_failures(n, n->sight[i],
 					    latest(since, v->vantage[i].voting_since_ms),
 					    false);
-		k.voters++;
-		k.failures += f;
+		k.failures += f < share ? f : share;
 		k.bad += f >= v->opt.fall;
 		k.good += sight_successes(n, n->sight[i], 0) >= rise;
 	}
@@ -295,19 +309,32 @@ static bool is_dead_for_long(const struct con_verdict *v, const struct con_node 
 	return all && bad >= quorum(v, all);
 }
 
+// Soon after the verdict or the node began, or the node changed: whether somebody who may
+// vote has yet to see it. Else whoever is fastest to tell would be all who vote.
+static bool is_awaited(const struct con_verdict *v, const struct con_node *n,
+		       uint64_t now)
+{
+	uint64_t since = latest(v->began_ms, latest(n->added_ms, n->since_result_ms));
+	if (now >= since + v->opt.fresh_ms)
+		return false;
+	for (unsigned i = 0; i < CON_VANTAGES_MAX; i++) {
+		const struct con_vantage *w = &v->vantage[i];
+		if (*w->name && (w->votes || !w->heard) &&
+		    !sight_known(n, n->sight[i], 0))
+			return true;
+	}
+	return false;
+}
+
 static bool is_dead(const struct con_verdict *v, const struct con_node *n,
 		    const struct count *k, uint32_t voters, uint64_t now)
 {
-	unsigned known = 0;
 	bool passive = n->passive_bad && now < n->passive_until_ms;
-	for (unsigned i = 0; i < CON_VANTAGES_MAX; i++)
-		known += *v->vantage[i].name != '\0';
-	unsigned needed = v->opt.fall * known;
-	needed = needed < v->opt.evidence ? needed : v->opt.evidence;
-	needed = needed > v->opt.fall ? needed : v->opt.fall;
+	if (is_awaited(v, n, now))
+		return false;
 	unsigned bad = k->bad + passive, all = k->voters + passive;
 	unsigned failures = k->failures + (passive ? v->opt.fall : 0);
-	return (k->bad && bad >= quorum(v, all) && failures >= needed) ||
+	return (k->bad && bad >= quorum(v, all) && failures >= evidence(v)) ||
 	       is_dead_for_long(v, n, voters);
 }
 

@@ -237,6 +237,62 @@ static void a_node_that_returns_starts_slowly(void **st)
 	w_end(&w);
 }
 
+static void tell(struct world *w, unsigned vantage, unsigned node, bool ok)
+{
+	struct con_probe_result r = {.ok = ok,
+				     .began_ms = w->now_ms - 1,
+				     .ended_ms = w->now_ms,
+				     .rung = ok ? "top" : "connect",
+				     .reason = ok ? "none" : "refused"};
+	w->now_ms += 10;
+	con_verdict_heard(w->v, vantage, true, w->now_ms);
+	assert_int_equal(con_verdict_result(w->v, vantage, node, &r), 0);
+	(void)con_verdict_cycle(w->v, w->now_ms, w->change, W_CHANGES);
+}
+
+static void whoever_tells_first_demotes_nobody_before_the_others_have_looked(void **st)
+{
+	(void)st;
+	struct world w;
+	for (unsigned again = 0; again < 2; again++) { // after a start, after a change
+		if (again)
+			con_verdict_forget(w.v, 0, w.now_ms);
+		else
+			w_begin(&w, 23, 3, 4, 1);
+		w.now_ms += 10;
+		for (unsigned i = 0; i < 3 && again; i++)
+			con_verdict_heard(w.v, i, true, w.now_ms);
+		for (unsigned n = 1; n < 4; n++)
+			tell(&w, 0, n, true);
+		for (unsigned i = 0; i < 20; i++)
+			tell(&w, 0, 0, false);
+		assert_true(w_offered(&w, 0, ""));
+		tell(&w, 1, 0, true);
+		for (unsigned i = 0; i < 20; i++)
+			tell(&w, 0, 0, false);
+		assert_true(w_offered(&w, 0, ""));
+		tell(&w, 2, 0, true);
+		tell(&w, 2, 0, true);
+		tell(&w, 1, 0, true);
+		w.now_ms += 20000;
+	}
+	w_end(&w);
+}
+
+static void one_that_never_speaks_is_not_waited_for_for_long(void **st)
+{
+	(void)st;
+	struct world w;
+	w_begin(&w, 24, 3, 6, 2);
+	w.habit[2] = W_ABSENT;
+	w.dead[0] = true;
+	w_run(&w, 9000);
+	assert_true(w_offered(&w, 0, ""));
+	w_run(&w, 3000);
+	assert_false(w_offered(&w, 0, ""));
+	w_end(&w);
+}
+
 static void blocked_from_one_vantage_is_not_dead(void **st)
 {
 	(void)st;
@@ -587,6 +643,9 @@ int main(void)
 		cmocka_unit_test(
 			a_held_down_node_is_offered_at_once_if_its_region_has_no_other),
 		cmocka_unit_test(a_node_that_returns_starts_slowly),
+		cmocka_unit_test(
+			whoever_tells_first_demotes_nobody_before_the_others_have_looked),
+		cmocka_unit_test(one_that_never_speaks_is_not_waited_for_for_long),
 		cmocka_unit_test(blocked_from_one_vantage_is_not_dead),
 		cmocka_unit_test(
 			a_node_blocked_from_one_place_is_found_dead_by_the_others),

@@ -58,6 +58,85 @@ static void five_vantages_one_lying_about_all_demote_nobody(void **state)
 	lost_probes_a_liar_and_one_cut_off_demote_nobody(5, 10, false);
 }
 
+// Worse liars: one that says "well" now and then, so that nobody refutes it for long; and
+// one that does so and tells ten results for every one of the others.
+static void a_vantage_that_wavers_or_hurries_demotes_nobody(void **state)
+{
+	static const enum w_habit habits[] = {W_WAVERS, W_HURRIES};
+	(void)state;
+	for (unsigned k = 0; k < 4; k++)
+		for (unsigned seed = 1; seed <= seeds(20); seed++) {
+			struct world w;
+			w_begin(&w, seed, 3 + k / 2, 10, 3);
+			w.loss_percent = 5;
+			w.fail_ms = k % 2 ? 1 : 500;
+			w.habit[0] = habits[k % 2];
+			w.lies_about = 4;
+			w.habit[1] = W_CUT_OFF;
+			w.controls_ok[1] = false;
+			for (unsigned i = 0; i < 60; i++, w.n_changes = 0)
+				w_run(&w, 10000);
+			if (w.demotions)
+				print_message("habit %u seed %u: %u demotions\n", k % 2,
+					      seed, w.demotions);
+			assert_int_equal(w.demotions, 0);
+			w_end(&w);
+		}
+}
+
+static uint64_t hold_of(struct world *w, unsigned n, unsigned *ret_flaps)
+{
+	struct con_node_view view;
+	assert_true(con_verdict_node(w->v, n, &view));
+	*ret_flaps = view.flaps;
+	return view.held_until_ms;
+}
+
+// Hours in which the liar lies of others all the time, the cable of another vantage is
+// cut and mended, 5 % is lost; and one node that really dies each few minutes.
+static void in_many_hours_only_what_flaps_is_demoted_for_ever_longer(void **state)
+{
+	enum { FLAPS = 9, STEP_MS = 1000, HOURS = 6 };
+	(void)state;
+	for (unsigned seed = 1; seed <= seeds(1); seed++) {
+		struct world w;
+		unsigned flaps = 0, falls = 0;
+		uint64_t held = 0, longest = 0;
+		w_begin(&w, seed, 3, 10, 3);
+		w.loss_percent = 5;
+		w.fail_ms = 500;
+		w.habit[0] = W_LIES;
+		for (unsigned s = 0; s < HOURS * 3600; s++, w.n_changes = 0) {
+			if (w_random(&w) % 30 == 0)
+				w.lies_about = w_random(&w) % 5;
+			if (w_random(&w) % 60 == 0) {
+				bool cut = w.habit[1] != W_CUT_OFF;
+				w.habit[1] = cut ? W_CUT_OFF : W_HONEST;
+				w.controls_ok[1] = !cut;
+			}
+			w.dead[FLAPS] = s % 150 < 25 && s < (HOURS - 1) * 3600;
+			w_run(&w, STEP_MS);
+			for (unsigned i = 0; i < w.n_changes; i++) {
+				if (w.change[i].to != CON_NODE_DOWN)
+					continue;
+				if (w.change[i].node != FLAPS)
+					fail_msg("seed %u: node %u fell after %u s", seed,
+						 w.change[i].node, s);
+				falls++;
+				held = hold_of(&w, FLAPS, &flaps) - w.change_ms[i];
+				assert_true(held <= 300000);
+				if (flaps > 1 && falls < 9)
+					assert_true(held > longest);
+				longest = held > longest ? held : longest;
+			}
+		}
+		assert_true(falls > 100);
+		assert_int_equal(longest, 300000);
+		assert_true(w_offered(&w, FLAPS, "")); // an hour after its last
+		w_end(&w);
+	}
+}
+
 // A node dies at a random instant; ms until it is not offered, over seeds.
 static void measure(const char *what, unsigned vantages, uint32_t fail_ms, unsigned loss,
 		    enum w_habit third, uint64_t limit)
@@ -119,6 +198,9 @@ int main(void)
 		cmocka_unit_test(
 			a_vantage_that_is_cut_off_but_reaches_its_controls_demotes_nobody),
 		cmocka_unit_test(five_vantages_one_lying_about_all_demote_nobody),
+		cmocka_unit_test(a_vantage_that_wavers_or_hurries_demotes_nobody),
+		cmocka_unit_test(
+			in_many_hours_only_what_flaps_is_demoted_for_ever_longer),
 		cmocka_unit_test(a_killed_node_is_out_within_3_s_at_1_s_intervals),
 		cmocka_unit_test(
 			a_node_that_falls_silent_is_out_within_3_s_with_a_deadline_of_500_ms),

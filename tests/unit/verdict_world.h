@@ -19,7 +19,15 @@
 #include "healthcheck/schedule.h"
 
 enum { W_VANTAGES = 5, W_NODES = 24, W_CHANGES = 512 };
-enum w_habit { W_HONEST, W_LIES, W_CUT_OFF, W_FLATTERS, W_ABSENT };
+enum w_habit {
+	W_HONEST,
+	W_LIES,     // about the first nodes: always failures
+	W_WAVERS,   // likewise, with a success now and then, so that nobody refutes it
+	W_HURRIES,  // likewise, ten times as often as it should
+	W_CUT_OFF,  // all fails
+	W_FLATTERS, // all is well
+	W_ABSENT,
+};
 
 struct world {
 	uint64_t now_ms, rng;
@@ -37,6 +45,7 @@ struct world {
 	struct w_probe {
 		struct hck_schedule plan;
 		uint64_t next_ms;
+		unsigned lies; // in a row, of one that wavers
 		// under way or on the bus
 		bool busy, ok;
 		uint64_t began_ms, ended_ms, arrives_ms;
@@ -78,7 +87,7 @@ static inline void w_begin(struct world *w, uint64_t seed, unsigned vantages,
 	w->plan = (struct hck_schedule_options){.interval_ms = 1000,
 						.recheck_ms = 1000,
 						.down_interval_ms = 30000,
-						.jitter_percent = 10,
+						.jitter_percent = 20,
 						.rise = 2};
 	con_verdict_options_default(&opt);
 	assert_int_equal(con_verdict_new(&opt, &w->v), 0);
@@ -112,6 +121,15 @@ static inline bool w_sees(struct world *w, unsigned a, unsigned n)
 		if (n < w->lies_about)
 			return false;
 		break;
+	case W_WAVERS:
+	case W_HURRIES:
+		if (n < w->lies_about) {
+			unsigned most = w->habit[a] == W_HURRIES ? 20 : 5;
+			unsigned *lies = &w->probe[a][n].lies;
+			*lies = *lies < most ? *lies + 1 : 0;
+			return *lies == 0;
+		}
+		break;
 	case W_FLATTERS:
 		return true;
 	case W_CUT_OFF:
@@ -144,6 +162,8 @@ static inline void w_step_probe(struct world *w, unsigned a, unsigned n)
 		hck_schedule_result(&p->plan, &w->plan, p->ok);
 		p->next_ms = p->began_ms +
 			     hck_schedule_delay_ms(&p->plan, &w->plan, w_random(w));
+		if (w->habit[a] == W_HURRIES && n < w->lies_about)
+			p->next_ms = p->began_ms + 100;
 		p->busy = false;
 	}
 }
