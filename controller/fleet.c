@@ -411,11 +411,28 @@ static void arm_patience(struct con_fleet *f)
 	sp_timer_set(&f->patience, at);
 }
 
+static uint64_t patience_end(const struct con_fleet *f)
+{
+	uint64_t ms = *f->trouble ? CON_FLEET_TROUBLE_MS : CON_FLEET_COMMIT_MS;
+	return sp_loop_now_us(f->loop) + ms * 1000;
+}
+
+void con_fleet_hurry(struct con_fleet *f)
+{
+	struct con_fleet_commit *c;
+	uint64_t until = patience_end(f);
+	TAILQ_FOREACH(c, &f->queue, queue)
+	if (c->done && c->until_us > until)
+		c->until_us = until;
+	arm_patience(f);
+}
+
 // Whoever waits too long is told; what is in the journal already stays under way.
 static void on_patience(void *arg)
 {
 	struct con_fleet *f = arg;
 	struct con_fleet_commit *c, *next;
+	char why[256];
 	uint64_t now = sp_loop_now_us(f->loop);
 	for (c = TAILQ_FIRST(&f->queue); c; c = next) {
 		next = TAILQ_NEXT(c, queue);
@@ -423,16 +440,18 @@ static void on_patience(void *arg)
 			continue;
 		f->counters.timeouts++;
 		if (f->pending && c == TAILQ_FIRST(&f->queue)) {
-			tell_commit(c, -ETIMEDOUT,
-				    "Redis does not answer; the change is in the "
-				    "journal and takes effect when Redis is back",
-				    &f->head);
+			snprintf(why, sizeof(why),
+				 "%s; the change is in the journal and takes effect when "
+				 "Redis takes it",
+				 *f->trouble ? f->trouble : "Redis does not answer");
+			tell_commit(c, -ETIMEDOUT, why, &f->head);
 			continue;
 		}
 		TAILQ_REMOVE(&f->queue, c, queue);
 		f->queued--;
-		tell_commit(c, -ENOTCONN, "Redis cannot be reached; nothing was changed",
-			    &f->head);
+		snprintf(why, sizeof(why), "%s; nothing was changed",
+			 *f->trouble ? f->trouble : "Redis cannot be reached");
+		tell_commit(c, -ENOTCONN, why, &f->head);
 		sp_changes_done(&c->changes);
 		free(c);
 	}
@@ -451,7 +470,7 @@ int con_fleet_commit(struct con_fleet *f, struct sp_changes *changes, const char
 	snprintf(c->author, sizeof(c->author), "%s", author);
 	c->done = done;
 	c->ctx = ctx;
-	c->until_us = sp_loop_now_us(f->loop) + CON_FLEET_COMMIT_MS * UINT64_C(1000);
+	c->until_us = patience_end(f);
 	TAILQ_INSERT_TAIL(&f->queue, c, queue);
 	f->queued++;
 	arm_patience(f);

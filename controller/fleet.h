@@ -16,9 +16,10 @@
 #include "controller/redis.h"
 #include "lib/revision.h"
 
-#define CON_FLEET_QUEUE_MAX 256  // changes that wait; a further one is refused
-#define CON_FLEET_WINDOW    1024 // revisions held in memory, for those who miss some
-#define CON_FLEET_COMMIT_MS 5000 // until an answer, whatever Redis does
+#define CON_FLEET_QUEUE_MAX  256  // changes that wait; a further one is refused
+#define CON_FLEET_WINDOW     1024 // revisions held in memory, for those who miss some
+#define CON_FLEET_COMMIT_MS  5000 // until an answer, whatever Redis does
+#define CON_FLEET_TROUBLE_MS 1000 // the same, if Redis answers, but nothing to go on with
 
 struct con_fleet;
 

@@ -62,10 +62,12 @@ struct con_fleet {
 
 	// fleet_sync.c
 	enum con_fleet_sync sync;
-	uint32_t serial; // of the sync under way: answers of an older one count nothing
-	char writer[33]; // who may write in Redis: this connection
-	bool distrusted; // and told
-	bool idle;       // not synced, and nothing is asked: the next beat looks
+	uint32_t serial;   // of the sync under way: answers of an older one count nothing
+	char writer[33];   // who may write in Redis: this connection
+	bool distrusted;   // and told
+	bool unclaimed;    // Redis refused something: the next beat begins with `writer`
+	char trouble[160]; // why it is not synced, told; "": there is no connection
+	bool idle;         // not synced, and nothing is asked: the next beat looks
 	struct con_fleet_counters counters;
 };
 
@@ -79,6 +81,8 @@ void con_fleet_accept(struct con_fleet *f, struct con_fleet_record *r,
 void con_fleet_accept_pending(struct con_fleet *f);
 // It will not: taken out of the journal. `again`: the commit is tried anew.
 void con_fleet_drop_pending(struct con_fleet *f, bool again, int err, const char *why);
+// There is trouble with Redis that may last: who waits is told sooner.
+void con_fleet_hurry(struct con_fleet *f);
 // Goes on with the queue, at the end of the turn.
 void con_fleet_go_on(struct con_fleet *f);
 // Signs changes on `state` (which has them) after `before`. 0 and *ret.

@@ -126,12 +126,34 @@ static bool parse_head(const char *text, size_t len, struct sp_position *ret)
 	       sp_hex_decode(end + 1, strlen(end + 1), ret->hash, sizeof(ret->hash)) == 0;
 }
 
-// What went wrong is over at the next connection.
-static void start_over(struct con_fleet *f)
+// Redis answers, and says no: it is full, or a key of ours is not what it was. Asked
+// again with the next beat; told once.
+static void refused(struct con_fleet *f, const char *why)
 {
+	char text[sizeof(f->trouble)];
+	snprintf(text, sizeof(text), "Redis refuses: %s", why);
+	f->serial++;
+	f->sync = CON_SYNC_LOOKING;
+	f->idle = f->unclaimed = true;
+	if (strcmp(text, f->trouble) == 0)
+		return;
+	strcpy(f->trouble, text);
+	con_fleet_hurry(f);
+	con_fleet_tell(f, CON_FLEET_AWAY, "%s", text);
+}
+
+// `r` is no answer to go on with. Without any, what went wrong is over at the next
+// connection.
+static void start_over(struct con_fleet *f, const redisReply *r)
+{
+	if (r && r->type == REDIS_REPLY_ERROR) {
+		refused(f, r->str);
+		return;
+	}
 	f->serial++;
 	f->sync = CON_SYNC_AWAY;
-	con_redis_reconnect(f->redis);
+	con_redis_reconnect(f->redis,
+			    r ? "it answers what was not asked" : "it does not answer");
 }
 
 // ---- appending ----
@@ -141,6 +163,7 @@ static void settle(struct con_fleet *f)
 	bool was = f->sync == CON_SYNC_DONE;
 	f->sync = CON_SYNC_DONE;
 	f->distrusted = false;
+	f->trouble[0] = '\0';
 	if (!was)
 		con_fleet_tell(f, CON_FLEET_SYNCED, "epoch %u, sequence %" PRIu64,
 			       f->head.epoch, f->head.sequence);
@@ -156,7 +179,7 @@ static bool is_word(const redisReply *r, const char *word)
 static void on_appended(struct con_fleet *f, const redisReply *r)
 {
 	if (!r || r->type == REDIS_REPLY_ERROR) {
-		start_over(f); // perhaps it was done: the next look will tell
+		start_over(f, r); // perhaps it was done: the next look will tell
 		return;
 	}
 	if (is_word(r, "ok")) {
@@ -203,7 +226,7 @@ void con_sync_append(struct con_fleet *f)
 static void on_seeded(struct con_fleet *f, const redisReply *r)
 {
 	if (!r || r->type == REDIS_REPLY_ERROR) {
-		start_over(f); // the revision is in the journal: the next look goes on
+		start_over(f, r); // the revision is in the journal: the next look goes on
 		return;
 	}
 	if (!is_word(r, "ok")) {
@@ -228,7 +251,7 @@ static void send_seed(struct con_fleet *f, const struct sp_position *redis,
 		base_id[32], *text, *private;
 	size_t len, private_len;
 	if (con_fleet_make_base(f, base, base_at, &text, &len, &private, &private_len)) {
-		start_over(f);
+		start_over(f, NULL);
 		return;
 	}
 	make_keys(f, &k);
@@ -372,6 +395,9 @@ static void distrust(struct con_fleet *f, const char *what)
 			       "it is mended: does another fleet use the name \"%s\"?",
 			       what, f->name);
 	f->distrusted = true;
+	snprintf(f->trouble, sizeof(f->trouble), "what Redis holds cannot be used: %s",
+		 what);
+	con_fleet_hurry(f);
 	f->idle = true; // looked at again with the next beat
 }
 
@@ -379,7 +405,7 @@ static void on_entries(struct con_fleet *f, const redisReply *r)
 {
 	char what[96];
 	if (!r || r->type != REDIS_REPLY_ARRAY) {
-		start_over(f);
+		start_over(f, r);
 		return;
 	}
 	uint64_t before = f->head.sequence;
@@ -461,7 +487,7 @@ static void on_head(struct con_fleet *f, const redisReply *r)
 {
 	struct sp_position at;
 	if (!r || (r->type != REDIS_REPLY_STRING && r->type != REDIS_REPLY_NIL)) {
-		start_over(f);
+		start_over(f, r);
 		return;
 	}
 	bool none = r->type == REDIS_REPLY_NIL;
@@ -492,7 +518,9 @@ static void on_beat(void *arg)
 	sp_timer_set(&f->beat, sp_loop_now_us(f->loop) + BEAT_MS * UINT64_C(1000));
 	if (f->sync == CON_SYNC_AWAY || (f->pending && f->sync == CON_SYNC_DONE))
 		return;
-	if (f->sync == CON_SYNC_DONE || f->idle)
+	if (f->idle && f->unclaimed)
+		claim(f);
+	else if (f->sync == CON_SYNC_DONE || f->idle)
 		look(f);
 }
 
@@ -501,7 +529,7 @@ static void on_beat(void *arg)
 static void on_writer(struct con_fleet *f, const redisReply *r)
 {
 	if (!r || r->type == REDIS_REPLY_ERROR)
-		start_over(f);
+		start_over(f, r);
 	else
 		look(f);
 }
@@ -513,6 +541,7 @@ static void claim(struct con_fleet *f)
 	char name[CON_FLEET_PREFIX_MAX + 16];
 	f->serial++;
 	f->sync = CON_SYNC_LOOKING;
+	f->idle = f->unclaimed = false;
 	randombytes_buf(id, sizeof(id));
 	sp_hex_encode(id, sizeof(id), f->writer, sizeof(f->writer));
 	const char *argv[] = {"SET", key(f, "writer", name, sizeof(name)), f->writer};
@@ -529,6 +558,7 @@ static void on_down(void *ctx, const char *why)
 	struct con_fleet *f = ctx;
 	f->serial++;
 	f->sync = CON_SYNC_AWAY;
+	f->trouble[0] = '\0';
 	con_fleet_tell(f, CON_FLEET_AWAY, "%s", why);
 }
 

@@ -272,10 +272,10 @@ static void on_retry(void *arg)
 		start_connect(r);
 }
 
-void con_redis_reconnect(struct con_redis *r)
+void con_redis_reconnect(struct con_redis *r, const char *why)
 {
 	r->retry_ms = CON_REDIS_RETRY_MS;
-	drop(r, "made anew");
+	drop(r, why);
 }
 
 // ---- start and end ----

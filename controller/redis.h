@@ -49,8 +49,9 @@ void con_redis_free(struct con_redis *r);
 bool con_redis_is_up(const struct con_redis *r);
 // Why it is not, in a clause; "": it is, or nothing was tried yet.
 const char *con_redis_why(const struct con_redis *r);
-// Closes the connection and makes a new one: no command sent on the old one is answered.
-void con_redis_reconnect(struct con_redis *r);
+// Closes the connection, since `why`, and makes a new one: no command sent on the old one
+// is answered.
+void con_redis_reconnect(struct con_redis *r, const char *why);
 
 // Sends one command. `done` is called once, later: its reply is borrowed, NULL: none
 // within deadline_ms, or the connection went. 0; -ENOTCONN, -EAGAIN: not sent, and `done`

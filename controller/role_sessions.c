@@ -287,7 +287,7 @@ static void stop(struct con_controller *c)
 	if (!s)
 		return;
 	if (c->fleet) // ends every command, as the modules want it
-		con_redis_reconnect(con_fleet_redis(c->fleet));
+		con_redis_reconnect(con_fleet_redis(c->fleet), "closed");
 	con_usage_store_free(s->usage);
 	con_directory_free(s->directory);
 	while (!LIST_EMPTY(&s->waiting)) // for what nobody answers any more
