@@ -167,6 +167,7 @@ def main():
     why = preflight(opt.build)
     if why:
         sys.exit(f"demo: {why}")
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # also where a shell ignores it
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("demo: terminated"))
     timeline = Timeline()
     with tempfile.TemporaryDirectory(prefix="sallyport-demo-") as folder:

@@ -2,14 +2,20 @@
 import os
 import select
 
+from fleet import USER
 from place import ADDRESS, ZONE, Place
+from procs import BenchError
 
 
 def advice(place):
-    """What to try, with the real ports, pids and paths of this run."""
-    fleet, folder = place.fleet, place.folder
+    """What to try, with the real ports and paths of this run."""
+    fleet = place.fleet
     proxy = f"--socks5-hostname 127.0.0.1:{fleet.socks_port}"
-    lines = [
+    bearer = '-H "Authorization: Bearer $(cat $P/fleet/client/token)"'
+    return [
+        "Say this first, in another terminal:",
+        f"  P={place.folder}",
+        f"  export PATH={fleet.bin}:$PATH SALLYPORT_SOCKET={fleet.operator.socket}",
         f"Download {place.size // 10**6} MB through sallyport, at {place.rate // 10**6} MB/s "
         "and as fast as it goes:",
         f"  curl {proxy} {place.url('file')} | sha256sum",
@@ -20,28 +26,71 @@ def advice(place):
         f"{place.url('file')} | sha256sum",
         f"A look-up through sallyport (answer: {ADDRESS}):",
         f"  dig @127.0.0.1 -p {place.bridge_port} any-name.{ZONE} +short",
-        "Hurt the carriers of worker a (or b, or ss for shadowsocks) while something runs:",
-        f"  echo reset a > {folder}/cutter      RST to both ends",
-        f"  echo freeze a > {folder}/cutter     nothing passes any more, silently",
-        f"  echo hole a > {folder}/cutter       the same, for new connections too",
-        f"  echo thaw a > {folder}/cutter       ends both",
-        f"  echo count a > {folder}/cutter      connections, bytes so far",
-        "Look:",
-        f"  {' '.join(fleet.client_argv('status'))}",
-        f"  {' '.join(fleet.client_argv('probe'))}",
-    ]
-    lines += [f"  curl -s http://127.0.0.1:{n.agent_admin}/metrics      worker {n.name}"
-              for n in fleet.nodes.values()]
-    lines += [f"  ls {folder}      configs, keys and logs of everything",
-              "Kill a worker; new requests go through the other:"]
-    lines += [f"  kill -9 {n.proc.pid}      worker {n.name}" for n in fleet.nodes.values()]
-    lines += ["and start it again:"]
-    return lines + [f"  {' '.join(fleet.worker_argv(name))}" for name in fleet.nodes]
+        "What the client does, and what it meets on its way to each exit:",
+        "  sallyport -c $P/fleet/client/config.yaml status",
+        "  sallyport -c $P/fleet/client/config.yaml probe",
+        "Hurt the carriers of worker a (b … e; ss for shadowsocks) while something runs:",
+        "  echo reset a > $P/do        RST to both ends",
+        "  echo freeze a > $P/do       nothing passes any more, silently",
+        "  echo hole a > $P/do         the same, for new connections too",
+        "  echo thaw a > $P/do         ends both",
+        "Hurt a worker, the controller or redis, and see what the client and the health "
+        "checkers make of it:",
+        "  echo stop a > $P/do         SIGSTOP: it hangs, its port stays open",
+        "  echo continue a > $P/do     SIGCONT",
+        "  echo kill a > $P/do         SIGKILL; also: kill controller, kill redis",
+        "  echo start a > $P/do        again, with what it has on disk",
+        "What the operator sees:",
+        "  sallyportctl status",
+        "  sallyportctl get nodes      also: users, sessions, revisions, events, leases, tokens",
+        f"  curl -s http://127.0.0.1:{fleet.controller_admin}/metrics      the controller's",
+        *(f"  curl -s http://127.0.0.1:{n.agent_admin}/metrics      worker {n.name}'s"
+          for n in fleet.nodes.values()),
+        *(f"  curl -s http://127.0.0.1:{port}/metrics      health checker {name}'s"
+          for name, port in fleet.vantage_admin.items()),
+        "What the operator does:",
+        "  sallyportctl apply --dry-run -f $P/fleet/fleet.yaml      edit it first, then without "
+        "--dry-run",
+        "  sallyportctl cordon a; sallyportctl drain c; sallyportctl undrain a",
+        "  sallyportctl rollback SEQUENCE      what that revision declared; get revisions lists "
+        "them",
+        f"  sallyportctl revoke --user {USER}      and the client is out",
+        "What a client asks; the second line waits until the answer changes:",
+        f"  curl -si {bearer} {fleet.endpoint}",
+        f"  E=$(curl -si {bearer} {fleet.endpoint} | sed -n 's/^etag: *//Ip' | tr -d '\\r')",
+        f"  curl -si {bearer} -H \"If-None-Match: $E\" '{fleet.endpoint}?wait=50'",
+        "Configs, keys and logs of everything:",
+        "  ls $P $P/fleet"]
+
+
+def obey(place, words):
+    """One line that came by the fifo; what to say to it."""
+    fleet = place.fleet
+    verb, name = (words + [""])[:2]
+    node = fleet.nodes.get(name)
+    acts = {}
+    if node:
+        acts = {"stop": fleet.stop_worker, "continue": fleet.continue_worker,
+                "kill": fleet.kill, "start": fleet.start_worker}
+    elif name in ("controller", "redis"):
+        acts = {"kill": lambda n: fleet.kill_proc(getattr(fleet, n)),
+                "start": lambda n: getattr(fleet, f"start_{n}")()}
+    if verb not in acts:
+        return place.cutter.raw(" ".join(words))
+    proc = node.proc if node else getattr(fleet, name)
+    if (verb == "start") == (proc.poll() is None):
+        return "it runs already" if verb == "start" else "it does not run"
+    try:
+        acts[verb](name)
+    except BenchError as e:
+        return str(e)
+    place.note_pids()
+    return "done"
 
 
 def serve(place):
-    """Hands lines written to <folder>/cutter to the cutter, and shows its answers."""
-    path = os.path.join(place.folder, "cutter")
+    """Obeys lines written to <folder>/do, and says what came of each."""
+    path = os.path.join(place.folder, "do")
     os.mkfifo(path, 0o600)
     fifo = os.open(path, os.O_RDWR | os.O_CLOEXEC)  # a writer of its own: no end of file
     rest = b""
@@ -49,9 +98,8 @@ def serve(place):
         select.select([fifo], [], [])
         *lines, rest = (rest + os.read(fifo, 4096)).split(b"\n")
         for line in lines:
-            if line.strip():
-                print(f"cutter: {place.cutter.raw(line.decode(errors='replace').strip())}",
-                      flush=True)
+            if words := line.decode(errors="replace").split():
+                print(f"{' '.join(words)}: {obey(place, words)}", flush=True)
 
 
 def run(opt, folder):
