@@ -102,7 +102,7 @@ def show_fleet(timeline, report):
              f"{k['dns_after']['asked']}; the slowest", k["dns_after"]["ms_max"]],
         ["", "out of all clients' configs", k.get("out_ms")],
         ["controller, Redis killed", f"counter of worker {alone['node']}: "
-         f"{grouped(alone['counted'][0])}, then {grouped(alone['counted'][1])} bytes", None],
+         f"{grouped(alone['counted'][0])}, then {grouped(alone['counted'][1])} bytes", ""],
         ["", f"carrier reset: {resume['resumes']} resume(s), the download's pause",
          resume["stall_ms"]],
         ["both started, Redis empty", "all linked and healthy", back.get("linked_ms")],
@@ -113,7 +113,8 @@ def show_fleet(timeline, report):
         ["", f"a new request is refused: curl exit {v['new_exit']}", v["refused_ms"]]]
     timeline.show()
     timeline.table(["the fleet", "what came of it", "after ms"],
-                   [[what, came, ms(value)] for what, came, value in rows])
+                   [[what, came, "never" if value is None else value if value == "" else
+                     ms(value)] for what, came, value in rows])
 
 
 def show_claims(timeline, results):

@@ -42,7 +42,8 @@ def advice(place):
         "  echo start a > $P/do        again, with what it has on disk",
         "What the operator sees:",
         "  sallyportctl status",
-        "  sallyportctl get nodes      also: users, sessions, revisions, events, leases, tokens",
+        "  sallyportctl health; sallyportctl doctor",
+        "  sallyportctl get nodes      also: users, sessions, vantages, revisions, events, leases",
         f"  curl -s http://127.0.0.1:{fleet.controller_admin}/metrics      the controller's",
         *(f"  curl -s http://127.0.0.1:{n.agent_admin}/metrics      worker {n.name}'s"
           for n in fleet.nodes.values()),
