@@ -9,7 +9,7 @@
 #include "controller/health_internal.h"
 #include "lib/carrier.h"
 
-#define CHANGES_MAX 256 // events of one cycle; further ones change in silence
+#define CHANGES_MAX 256 // events of one cycle; one more tells of how many others
 
 static uint64_t now_ms(const struct con_health *h)
 {
@@ -389,8 +389,6 @@ static void tell_change(struct con_health *h, const struct con_node_change *c)
 	if (!con_verdict_node(h->verdict, c->node, &v))
 		return;
 	snprintf(kind, sizeof(kind), "node-%s", con_node_state_word(c->to));
-	if (c->to == CON_NODE_DOWN && c->from != CON_NODE_QUARANTINED)
-		count_demotion(h, c);
 	if (*c->rung)
 		con_events_add(h->opt.events, bad ? SP_LOG_WARN : SP_LOG_INFO, kind,
 			       v.name,
@@ -402,6 +400,21 @@ static void tell_change(struct con_health *h, const struct con_node_change *c)
 		con_events_add(h->opt.events, bad ? SP_LOG_WARN : SP_LOG_INFO, kind,
 			       v.name, "was %s, cause %s", con_node_state_word(c->from),
 			       con_node_cause_word(c->cause));
+}
+
+// Every demotion counts; of very many at once not each is an event of its own.
+static void tell_changes(struct con_health *h, const struct con_node_change *c, size_t n)
+{
+	for (size_t i = 0; i < n; i++) {
+		if (c[i].to == CON_NODE_DOWN && c[i].from != CON_NODE_QUARANTINED)
+			count_demotion(h, &c[i]);
+		if (i < CHANGES_MAX)
+			tell_change(h, &c[i]);
+	}
+	if (n > CHANGES_MAX)
+		con_events_add(h->opt.events, SP_LOG_WARN, "nodes-changed", "",
+			       "%zu further nodes are in another state at once",
+			       n - CHANGES_MAX);
 }
 
 static void tell_vantages(struct con_health *h, uint32_t was, uint32_t is,
@@ -445,7 +458,8 @@ static void tell_status(struct con_health *h)
 static void on_cycle(void *ctx)
 {
 	struct con_health *h = ctx;
-	struct con_node_change *c = malloc(CHANGES_MAX * sizeof(*c));
+	size_t cap = con_verdict_nodes(h->verdict);
+	struct con_node_change *c = malloc((cap + 1) * sizeof(*c));
 	sp_timer_set(&h->cycle,
 		     sp_loop_now_us(h->opt.loop) + UINT64_C(1000) * h->cycle_ms);
 	if (!c)
@@ -453,9 +467,8 @@ static void on_cycle(void *ctx)
 	h->cycles++;
 	set_draining(h); // leases end by the clock
 	struct con_verdict_status was = h->was;
-	size_t n = con_verdict_cycle(h->verdict, now_ms(h), c, CHANGES_MAX);
-	for (size_t i = 0; i < n && i < CHANGES_MAX; i++)
-		tell_change(h, &c[i]);
+	size_t n = con_verdict_cycle(h->verdict, now_ms(h), c, cap);
+	tell_changes(h, c, n);
 	free(c);
 	tell_status(h);
 	if (n || was.panic != h->was.panic || was.voters != h->was.voters) {

@@ -342,6 +342,44 @@ static void metrics_show_one_state_of_each_node(void **state)
 	evbuffer_free(out);
 }
 
+static void demotions_of_very_many_at_once_all_count(void **state)
+{
+	enum { NODES = 600, DEAD = 280 };
+	static const char json[] = "{\"region\":\"eu\",\"carriers\":[{\"kind\":\"tcp\","
+				   "\"address\":\"192.0.2.9:1\"}]}";
+	struct sp_metrics_writer w;
+	struct evbuffer *out = evbuffer_new();
+	char key[64], node[32];
+	(void)state;
+	put("fleet", "{\"name\":\"t\",\"health\":{\"cycle_ms\":20,\"cap_percent\":100}}");
+	for (int i = 0; i < NODES; i++) {
+		snprintf(key, sizeof(key), "node/x9-%d/0", i);
+		put(key, json);
+		snprintf(key, sizeof(key), "identity/x9-%d/0", i);
+		put(key, "{}");
+	}
+	con_health_set_state(x.health, x.state, 7);
+	for (int round = 0; round < 2; round++) {
+		turn(40);
+		for (int i = 0; i < NODES; i++) {
+			snprintf(node, sizeof(node), "x9-%d/0", i);
+			tell_all(node, !round || i >= DEAD);
+		}
+		turn(60);
+	}
+	assert_false(offered("x9-279/0", ""));
+	assert_true(offered("x9-280/0", ""));
+	assert_int_equal(count_events("nodes-changed", "", "24 further nodes"), 1);
+	sp_metrics_begin(&w, out, false);
+	con_health_metrics(x.health, &w);
+	sp_metrics_end(&w);
+	evbuffer_add(out, "", 1);
+	assert_non_null(strstr((const char *)evbuffer_pullup(out, -1),
+			       "sallyport_controller_demotions_total{rung="
+			       "\"handshake\",reason=\"timeout\"} 280\n"));
+	evbuffer_free(out);
+}
+
 int main(void)
 {
 #define TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
@@ -354,6 +392,7 @@ int main(void)
 		TEST(latency_is_what_it_takes_to_a_session),
 		TEST(a_vantage_gets_a_pass_for_the_key_it_enrolled_with_only),
 		TEST(metrics_show_one_state_of_each_node),
+		TEST(demotions_of_very_many_at_once_all_count),
 	};
 	if (sodium_init() < 0)
 		return 1;
