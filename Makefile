@@ -54,11 +54,12 @@ LIB    := $(BUILD)/libsallyport.a
 BINS   := $(foreach p,$(PROGS),$(if $(wildcard $(p)/main.c),$(BUILD)/bin/$(NAME_$(p))))
 TESTS  := $(patsubst tests/unit/%.c,$(BUILD)/tests/%,$(wildcard tests/unit/test_*.c))
 FUZZ   := $(patsubst tests/fuzz/%.c,$(BUILD)/fuzz/%,$(wildcard tests/fuzz/fuzz_*.c))
-TOOLS  := $(patsubst tests/tools/%.c,$(BUILD)/tools/%,$(wildcard tests/tools/*.c))
+TOOLS  := $(patsubst tests/tools/%.c,$(BUILD)/tools/%,$(wildcard tests/tools/*.c)) \
+          $(BUILD)/tools/linkemu
 BENCHES := $(patsubst tests/bench/%.c,$(BUILD)/bench/%,\
              $(filter-out tests/bench/benchlib.c,$(wildcard tests/bench/*.c)))
 SCALES := $(patsubst tests/scale/%.c,$(BUILD)/scale/%,$(wildcard tests/scale/*.c))
-CSRC   := $(wildcard $(addsuffix /*.[ch],lib $(PROGS)) tests/*/*.[ch])
+CSRC   := $(wildcard $(addsuffix /*.[ch],lib $(PROGS)) tests/*/*.[ch] tests/tools/*/*.[ch])
 
 all: $(BINS) ## build the programs (the default)
 
@@ -90,6 +91,15 @@ $(BUILD)/bin/$(NAME_$(1)): $(BUILD)/$(1)/main.o $(BUILD)/$(1).a $(LIB)
 endef
 $(foreach p,$(PROGS),$(eval $(call program,$(p))))
 ARCHIVES := $(patsubst %,$(BUILD)/%.a,$(PROGS)) $(LIB)
+
+# The tests' link emulator: main.o plus one archive, as a program.
+LINKEMU := $(BUILD)/tests/tools/linkemu
+$(LINKEMU).a: $(filter-out $(LINKEMU)/main.o,$(call objs,tests/tools/linkemu))
+	@mkdir -p $(@D); rm -f $@; $(AR) rcs $@ $^
+$(BUILD)/tools/linkemu: $(LINKEMU)/main.o $(LINKEMU).a
+	@mkdir -p $(@D)
+	$(link)
+$(BUILD)/tests/test_linkemu: $(LINKEMU).a
 
 $(BUILD)/%.o: %.c | $(PROTO_C)
 	@mkdir -p $(@D)
