@@ -1,46 +1,19 @@
-#include "lib/arena.h"
-
 #include <assert.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 #include <sodium.h>
 
-// What lies at the start of the region.
-struct arena_header {
-	char magic[8];
-	uint32_t version;
-	uint32_t n_sessions, n_streams, n_chunks;
-	uint64_t off_sessions, off_streams, off_next, off_chunks, size;
-};
+#include "lib/arena_internal.h"
 
-// A stack of free indices; grows from `fresh` so that untouched pages stay untouched.
-struct free_stack {
-	uint32_t *items;
-	uint32_t n;
-	uint32_t fresh; // indices >= fresh were never used
-	uint32_t total;
-};
-
-struct sp_arena {
-	uint8_t *base;
-	struct arena_header *hdr;
-	struct sp_session_rec *sessions;
-	struct sp_stream_rec *streams;
-	uint32_t *next;
-	uint8_t *chunks;
-	struct free_stack free_sessions, free_streams, free_chunks;
-	uint32_t unclaimed; // promised chunks not drawn yet
-	uint64_t credit_max, credit_used;
-	TAILQ_HEAD(starved_list, sp_starved) starved;
-};
-
-static int stack_init(struct free_stack *st, uint32_t total)
+static int stack_init(struct free_stack *st, uint32_t total, uint32_t *top)
 {
 	st->items = calloc(total ? total : 1, sizeof(*st->items));
 	st->total = total;
+	st->top = top;
 	return st->items ? 0 : -ENOMEM;
 }
 
@@ -48,20 +21,20 @@ static uint32_t stack_pop(struct free_stack *st)
 {
 	if (st->n)
 		return st->items[--st->n];
-	if (st->fresh < st->total)
-		return st->fresh++;
+	if (*st->top < st->total)
+		return (*st->top)++; // before it is used: whoever adopts looks below
 	return SP_ARENA_NONE;
 }
 
-static void stack_push(struct free_stack *st, uint32_t index)
+void arena_push(struct free_stack *st, uint32_t index)
 {
-	assert(index < st->fresh && st->n < st->fresh);
+	assert(index < *st->top && st->n < *st->top);
 	st->items[st->n++] = index;
 }
 
 static uint32_t stack_left(const struct free_stack *st)
 {
-	return st->n + (st->total - st->fresh);
+	return st->n + (st->total - *st->top);
 }
 
 static uint64_t page_up(uint64_t v)
@@ -69,105 +42,154 @@ static uint64_t page_up(uint64_t v)
 	return (v + SP_CHUNK_BYTES - 1) & ~(uint64_t)(SP_CHUNK_BYTES - 1);
 }
 
-static void layout(struct arena_header *h, const struct sp_arena_options *opt)
+void arena_layout(struct arena_header *h, const struct sp_arena_options *opt)
 {
-	memcpy(h->magic, "SPARENA", 8);
-	h->version = SP_ARENA_VERSION;
-	h->n_sessions = opt->max_sessions;
-	h->n_streams = opt->max_streams;
-	h->n_chunks = (uint32_t)(opt->memory_bytes / SP_CHUNK_BYTES) +
-		      SP_ARENA_PROMISED * opt->max_streams;
-	h->off_sessions = page_up(sizeof(*h));
-	h->off_streams =
-		page_up(h->off_sessions + h->n_sessions * sizeof(struct sp_session_rec));
-	h->off_next =
-		page_up(h->off_streams + h->n_streams * sizeof(struct sp_stream_rec));
-	h->off_chunks = page_up(h->off_next + h->n_chunks * sizeof(uint32_t));
-	h->size = h->off_chunks + (uint64_t)h->n_chunks * SP_CHUNK_BYTES;
+	static const size_t bytes[ARENA_TABLES] = {
+		sizeof(struct sp_session_rec), sizeof(struct sp_stream_rec),
+		sizeof(struct sp_flow_rec), sizeof(struct arena_claim)};
+	uint64_t at = page_up(sizeof(*h));
+	*h = (struct arena_header){
+		.version = SP_ARENA_VERSION,
+		.program_bytes = opt->program_bytes,
+		.n = {opt->max_sessions, opt->max_streams, opt->max_flows,
+		      (uint32_t)(opt->memory_bytes / SP_CHUNK_BYTES) +
+			      SP_ARENA_PROMISED * opt->max_streams},
+		.memory_bytes = opt->memory_bytes,
+		.off_program = at,
+	};
+	at = page_up(at + opt->program_bytes);
+	for (int i = 0; i < ARENA_TABLES; i++) {
+		h->off[i] = at;
+		at = page_up(at + (uint64_t)h->n[i] * bytes[i]);
+	}
+	h->off_bytes = at;
+	h->size = at + (uint64_t)h->n[T_CHUNKS] * SP_CHUNK_BYTES;
+}
+
+int arena_handle(void *base, struct sp_arena **ret)
+{
+	struct arena_header *h = base;
+	struct sp_arena *a = calloc(1, sizeof(*a));
+	uint64_t size = h->size;
+	if (!a) {
+		munmap(base, size);
+		return -ENOMEM;
+	}
+	TAILQ_INIT(&a->starved);
+	// Plaintext and secrets do not belong into a core dump.
+	(void)madvise(base, size, MADV_DONTDUMP);
+	a->base = base;
+	a->hdr = h;
+	a->sessions = (struct sp_session_rec *)(a->base + h->off[T_SESSIONS]);
+	a->streams = (struct sp_stream_rec *)(a->base + h->off[T_STREAMS]);
+	a->flows = (struct sp_flow_rec *)(a->base + h->off[T_FLOWS]);
+	a->claims = (struct arena_claim *)(a->base + h->off[T_CHUNKS]);
+	a->chunks = a->base + h->off_bytes;
+	a->credit_max = h->memory_bytes / 2;
+	for (int i = 0; i < ARENA_TABLES; i++)
+		if (stack_init(&a->free[i], h->n[i], &h->top[i])) {
+			sp_arena_leave(a);
+			return -ENOMEM;
+		}
+	*ret = a;
+	return 0;
+}
+
+static int format(void *base, const struct arena_header *h, struct sp_arena **ret)
+{
+	struct arena_header *at = base;
+	if (base == MAP_FAILED)
+		return -ENOMEM;
+	*at = *h;
+	sp_arena_fence();
+	at->magic = ARENA_MAGIC;
+	return arena_handle(base, ret);
 }
 
 int sp_arena_new(const struct sp_arena_options *opt, struct sp_arena **ret)
 {
-	struct arena_header h = {0};
-	layout(&h, opt);
-	struct sp_arena *a = calloc(1, sizeof(*a));
+	struct arena_header h;
+	arena_layout(&h, opt);
+	return format(mmap(NULL, h.size, PROT_READ | PROT_WRITE,
+			   MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0),
+		      &h, ret);
+}
+
+int sp_arena_create(int fd, uint64_t offset, const struct sp_arena_options *opt,
+		    struct sp_arena **ret)
+{
+	struct arena_header h;
+	arena_layout(&h, opt);
+	// Whatever lay there is gone: shorter first, then holes of zeros.
+	if (ftruncate(fd, (off_t)offset) || ftruncate(fd, (off_t)(offset + h.size)))
+		return -errno;
+	return format(mmap(NULL, h.size, PROT_READ | PROT_WRITE,
+			   MAP_SHARED | MAP_NORESERVE, fd, (off_t)offset),
+		      &h, ret);
+}
+
+void sp_arena_leave(struct sp_arena *a)
+{
 	if (!a)
-		return -ENOMEM;
-	TAILQ_INIT(&a->starved);
-	a->base = mmap(NULL, h.size, PROT_READ | PROT_WRITE,
-		       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-	if (a->base == MAP_FAILED) {
-		a->base = NULL;
-		goto nomem;
-	}
-	// Plaintext and secrets do not belong into a core dump.
-	(void)madvise(a->base, h.size, MADV_DONTDUMP);
-	a->hdr = (struct arena_header *)a->base;
-	*a->hdr = h;
-	a->sessions = (struct sp_session_rec *)(a->base + h.off_sessions);
-	a->streams = (struct sp_stream_rec *)(a->base + h.off_streams);
-	a->next = (uint32_t *)(a->base + h.off_next);
-	a->chunks = a->base + h.off_chunks;
-	a->credit_max = opt->memory_bytes / 2;
-	if (stack_init(&a->free_sessions, h.n_sessions) ||
-	    stack_init(&a->free_streams, h.n_streams) ||
-	    stack_init(&a->free_chunks, h.n_chunks))
-		goto nomem;
-	*ret = a;
-	return 0;
-nomem:
-	sp_arena_free(a);
-	return -ENOMEM;
+		return;
+	munmap(a->base, a->hdr->size);
+	for (int i = 0; i < ARENA_TABLES; i++)
+		free(a->free[i].items);
+	free(a);
 }
 
 void sp_arena_free(struct sp_arena *a)
 {
 	if (!a)
 		return;
-	if (a->base) {
-		sodium_memzero(a->sessions,
-			       a->free_sessions.fresh * sizeof(struct sp_session_rec));
-		sodium_memzero(a->chunks, (size_t)a->free_chunks.fresh * SP_CHUNK_BYTES);
-		munmap(a->base, a->hdr->size);
-	}
-	free(a->free_sessions.items);
-	free(a->free_streams.items);
-	free(a->free_chunks.items);
-	free(a);
+	const struct arena_header *h = a->hdr;
+	a->hdr->magic = 0;
+	sodium_memzero(a->base + h->off_program, h->program_bytes);
+	sodium_memzero(a->sessions, h->top[T_SESSIONS] * sizeof(*a->sessions));
+	sodium_memzero(a->flows, h->top[T_FLOWS] * sizeof(*a->flows));
+	sodium_memzero(a->chunks, (size_t)h->top[T_CHUNKS] * SP_CHUNK_BYTES);
+	sp_arena_leave(a);
 }
+
+void *sp_arena_program(struct sp_arena *a, uint32_t *ret_bytes)
+{
+	*ret_bytes = a->hdr->program_bytes;
+	return a->base + a->hdr->off_program;
+}
+
+// ---- records ----
 
 uint32_t sp_arena_session_alloc(struct sp_arena *a)
 {
-	uint32_t i = stack_pop(&a->free_sessions);
-	if (i == SP_ARENA_NONE)
-		return i;
-	memset(&a->sessions[i], 0, sizeof(a->sessions[i]));
-	a->sessions[i].state = SP_REC_LIVE;
+	uint32_t i = stack_pop(&a->free[T_SESSIONS]);
+	if (i != SP_ARENA_NONE)
+		memset(&a->sessions[i], 0, sizeof(a->sessions[i]));
 	return i;
 }
 
 void sp_arena_session_release(struct sp_arena *a, uint32_t index)
 {
+	a->sessions[index].state = SP_REC_FREE;
+	sp_arena_fence();
 	sodium_memzero(&a->sessions[index], sizeof(a->sessions[index]));
-	stack_push(&a->free_sessions, index);
+	arena_push(&a->free[T_SESSIONS], index);
 }
 
 struct sp_session_rec *sp_arena_session(struct sp_arena *a, uint32_t index)
 {
-	assert(index < a->hdr->n_sessions);
+	assert(index < a->hdr->n[T_SESSIONS]);
 	return &a->sessions[index];
 }
 
 uint32_t sp_arena_stream_alloc(struct sp_arena *a)
 {
-	uint32_t i = stack_pop(&a->free_streams);
+	uint32_t i = stack_pop(&a->free[T_STREAMS]);
 	if (i == SP_ARENA_NONE)
 		return i;
 	struct sp_stream_rec *r = &a->streams[i];
 	memset(r, 0, sizeof(*r));
 	r->fd[0] = r->fd[1] = SP_STREAM_DESC_NONE;
 	r->first = r->last = SP_ARENA_NONE;
-	r->rec_state = SP_REC_LIVE;
 	a->unclaimed += SP_ARENA_PROMISED;
 	return i;
 }
@@ -175,29 +197,72 @@ uint32_t sp_arena_stream_alloc(struct sp_arena *a)
 void sp_arena_stream_release(struct sp_arena *a, uint32_t index)
 {
 	assert(a->streams[index].chunks == 0);
-	sodium_memzero(&a->streams[index], sizeof(a->streams[index]));
+	a->streams[index].rec_state = SP_REC_FREE;
+	sp_arena_fence();
+	memset(&a->streams[index], 0, sizeof(a->streams[index]));
 	a->unclaimed -= SP_ARENA_PROMISED;
-	stack_push(&a->free_streams, index);
+	arena_push(&a->free[T_STREAMS], index);
 }
 
 struct sp_stream_rec *sp_arena_stream(struct sp_arena *a, uint32_t index)
 {
-	assert(index < a->hdr->n_streams);
+	assert(index < a->hdr->n[T_STREAMS]);
 	return &a->streams[index];
 }
 
+uint32_t sp_arena_flow_alloc(struct sp_arena *a)
+{
+	uint32_t i = stack_pop(&a->free[T_FLOWS]);
+	if (i == SP_ARENA_NONE)
+		return i;
+	memset(&a->flows[i], 0, sizeof(a->flows[i]));
+	a->flows[i].fd = SP_STREAM_DESC_NONE;
+	return i;
+}
+
+void sp_arena_flow_release(struct sp_arena *a, uint32_t index)
+{
+	a->flows[index].rec_state = SP_REC_FREE;
+	sp_arena_fence();
+	sodium_memzero(&a->flows[index], sizeof(a->flows[index]));
+	arena_push(&a->free[T_FLOWS], index);
+}
+
+struct sp_flow_rec *sp_arena_flow(struct sp_arena *a, uint32_t index)
+{
+	assert(index < a->hdr->n[T_FLOWS]);
+	return &a->flows[index];
+}
+
+uint32_t sp_arena_session_top(const struct sp_arena *a)
+{
+	return a->hdr->top[T_SESSIONS];
+}
+
+uint32_t sp_arena_stream_top(const struct sp_arena *a)
+{
+	return a->hdr->top[T_STREAMS];
+}
+
+uint32_t sp_arena_flow_top(const struct sp_arena *a)
+{
+	return a->hdr->top[T_FLOWS];
+}
+
+// ---- chunks ----
+
 uint32_t sp_arena_chunks_spare(const struct sp_arena *a)
 {
-	uint32_t left = stack_left(&a->free_chunks);
+	uint32_t left = stack_left(&a->free[T_CHUNKS]);
 	// Chunks promised to record slots not in use yet belong to the guarantees too.
-	uint64_t promised =
-		a->unclaimed + (uint64_t)SP_ARENA_PROMISED * stack_left(&a->free_streams);
+	uint64_t promised = a->unclaimed +
+			    (uint64_t)SP_ARENA_PROMISED * stack_left(&a->free[T_STREAMS]);
 	return left > promised ? left - (uint32_t)promised : 0;
 }
 
 uint32_t sp_arena_chunks_pool(const struct sp_arena *a)
 {
-	return a->hdr->n_chunks - SP_ARENA_PROMISED * a->hdr->n_streams;
+	return a->hdr->n[T_CHUNKS] - SP_ARENA_PROMISED * a->hdr->n[T_STREAMS];
 }
 
 uint32_t sp_arena_chunk_alloc(struct sp_arena *a, bool promised)
@@ -205,17 +270,18 @@ uint32_t sp_arena_chunk_alloc(struct sp_arena *a, bool promised)
 	if (!promised && sp_arena_chunks_spare(a) == 0)
 		return SP_ARENA_NONE;
 	assert(!promised || a->unclaimed > 0);
-	uint32_t i = stack_pop(&a->free_chunks);
+	uint32_t i = stack_pop(&a->free[T_CHUNKS]);
 	assert(i != SP_ARENA_NONE);
 	a->unclaimed -= promised;
-	a->next[i] = SP_ARENA_NONE;
+	a->claims[i].next = SP_ARENA_NONE;
+	a->claims[i].stream = SP_ARENA_NONE;
 	return i;
 }
 
 void sp_arena_chunk_release(struct sp_arena *a, uint32_t chunk, bool promised)
 {
 	a->unclaimed += promised;
-	stack_push(&a->free_chunks, chunk);
+	arena_push(&a->free[T_CHUNKS], chunk);
 }
 
 uint8_t *sp_arena_chunk(struct sp_arena *a, uint32_t chunk)
@@ -225,12 +291,27 @@ uint8_t *sp_arena_chunk(struct sp_arena *a, uint32_t chunk)
 
 uint32_t sp_arena_chunk_next(const struct sp_arena *a, uint32_t chunk)
 {
-	return a->next[chunk];
+	return a->claims[chunk].next;
 }
 
 void sp_arena_chunk_set_next(struct sp_arena *a, uint32_t chunk, uint32_t next)
 {
-	a->next[chunk] = next;
+	sp_arena_fence();
+	a->claims[chunk].next = next;
+}
+
+void sp_arena_chunk_claim(struct sp_arena *a, uint32_t chunk, uint32_t stream,
+			  uint64_t at)
+{
+	sp_arena_fence();
+	a->claims[chunk].stream = stream;
+	a->claims[chunk].at = at;
+	sp_arena_fence();
+}
+
+uint64_t sp_arena_chunk_at(const struct sp_arena *a, uint32_t chunk)
+{
+	return a->claims[chunk].at;
 }
 
 uint64_t sp_arena_credit_left(const struct sp_arena *a)

@@ -20,22 +20,15 @@ void sp_session_limits_default(struct sp_session_limits *ret)
 	};
 }
 
-int sp_session_new(const struct sp_session_options *opt, uint64_t now_us,
-		   struct sp_session **ret)
+struct sp_session *session_with_record(const struct sp_session_options *opt, uint32_t index,
+				uint64_t now_us)
 {
 	struct sp_session *s = calloc(1, sizeof(*s));
 	if (!s)
-		return -ENOMEM;
-	s->index = sp_arena_session_alloc(opt->arena);
-	if (s->index == SP_ARENA_NONE) {
-		free(s);
-		return SP_E_LIMIT;
-	}
+		return NULL;
 	s->opt = *opt;
-	s->rec = sp_arena_session(opt->arena, s->index);
-	memcpy(s->rec->id, opt->id, sizeof(s->rec->id));
-	while (opt->role == SP_ROLE_WORKER && s->rec->incarnation == 0)
-		randombytes_buf(&s->rec->incarnation, sizeof(s->rec->incarnation));
+	s->index = index;
+	s->rec = sp_arena_session(opt->arena, index);
 	s->now_us = s->detached_since_us = now_us;
 	s->primary = -1;
 	s->next_stream = s->next_flow = 1;
@@ -55,8 +48,25 @@ int sp_session_new(const struct sp_session_options *opt, uint64_t now_us,
 	TAILQ_INIT(&s->flows_dns);
 	for (int i = 0; i < FAT_BUCKETS; i++)
 		TAILQ_INIT(&s->fat[i]);
-	*ret = s;
-	return 0;
+	return s;
+}
+
+int sp_session_new(const struct sp_session_options *opt, uint64_t now_us,
+		   struct sp_session **ret)
+{
+	uint32_t index = sp_arena_session_alloc(opt->arena);
+	if (index == SP_ARENA_NONE)
+		return SP_E_LIMIT;
+	struct sp_session_rec *rec = sp_arena_session(opt->arena, index);
+	memcpy(rec->id, opt->id, sizeof(rec->id));
+	rec->adopted = opt->adopted;
+	while (opt->role == SP_ROLE_WORKER && rec->incarnation == 0)
+		randombytes_buf(&rec->incarnation, sizeof(rec->incarnation));
+	*ret = session_with_record(opt, index, now_us);
+	if (*ret)
+		return 0;
+	sp_arena_session_release(opt->arena, index);
+	return -ENOMEM;
 }
 
 void sp_session_free(struct sp_session *s, enum sp_reason reason)
@@ -64,6 +74,7 @@ void sp_session_free(struct sp_session *s, enum sp_reason reason)
 	if (!s)
 		return;
 	s->dead = true;
+	s->rec->state = SP_REC_FREE; // whoever takes over in the middle finds it gone
 	for (unsigned i = 0; i < SP_SLOTS; i++) {
 		struct slot old = s->slots[i];
 		if (old.phase == PHASE_EMPTY)

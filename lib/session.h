@@ -120,6 +120,23 @@ struct sp_session_options {
 // Makes a session with no carrier. 0 and *ret; -ENOMEM; SP_E_LIMIT: no record is free.
 int sp_session_new(const struct sp_session_options *opt, uint64_t now_us,
 		   struct sp_session **ret) SP_MUST_CHECK;
+// Worker: the session of record `record`, which another process left, without its
+// streams; id and `adopted` of the options are taken from there. 0 and *ret; -ENOMEM.
+int sp_session_adopt(const struct sp_session_options *opt, uint32_t record,
+		     uint64_t now_us, struct sp_session **ret) SP_MUST_CHECK;
+// What is true of a stream's socket, as far as the record may lag behind it.
+struct sp_stream_found {
+	uint64_t head;  // bytes that were read from the destination
+	uint64_t taken; // bytes that it took; the end of the direction counts as one
+	struct sp_target bound;
+};
+// Worker: a stream of record `record`, not before the session has its limits. One that
+// was being dialled asks for its dial by stream_open once the client said OPEN again. 0
+// and *ret; SP_E_MALFORMED, -ENOMEM: the client will hear that it was reset, `user` does
+// not.
+int sp_stream_adopt(struct sp_session *s, uint32_t record,
+		    const struct sp_stream_found *found, void *user,
+		    struct sp_stream **ret) SP_MUST_CHECK;
 // Frees the session, its streams and flows: stream_closed and flow_closed are called with
 // `reason` for each, slot_ops.close for each carrier. NULL is fine.
 void sp_session_free(struct sp_session *s, enum sp_reason reason);
@@ -178,11 +195,6 @@ void sp_session_detach(struct sp_session *s, unsigned slot, const void *link,
 int sp_session_input(struct sp_session *s, unsigned slot, const uint8_t *plain,
 		     size_t len, uint64_t now_us, bool *ret_rekey,
 		     enum sp_reason *ret_reason) SP_MUST_CHECK;
-
-// Worker: the frames of a resume's first flight behind ATTACH, which are not a record. 0;
-// SP_E_PROTOCOL, SP_E_MALFORMED: close the carrier.
-int sp_session_input_hello(struct sp_session *s, unsigned slot, const uint8_t *frames,
-			   size_t len, uint64_t now_us) SP_MUST_CHECK;
 
 // Worker: the frames of a resume's first flight behind ATTACH, which are not a record. 0;
 // SP_E_PROTOCOL, SP_E_MALFORMED: close the carrier.

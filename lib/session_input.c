@@ -53,26 +53,32 @@ static int open_stream(struct in *in, const struct sp_frame *f)
 	struct sp_session *s = in->s;
 	if (s->opt.role != SP_ROLE_WORKER || f->id == 0)
 		return SP_E_PROTOCOL;
-	if (sp_idmap_get(&s->streams, f->id))
+	struct sp_stream *st = sp_idmap_get(&s->streams, f->id);
+	if (st && st->unasked) {
+		st->unasked = false;
+		s->opt.ops->stream_open(s->opt.ctx, st, &f->target);
+	}
+	if (st)
 		return 0;
 	if (f->id <= s->rec->highest_stream)
 		return session_gone(s, f->id, false, SP_REASON_GONE);
-	s->rec->highest_stream = f->id;
 	// A peer that does not report makes us keep the ended ones: bounded too.
 	if (s->dead || s->n_finished > s->opt.limits.max_streams + 1024) {
+		s->rec->highest_stream = f->id;
 		s->stats.streams_refused++;
 		return session_gone(s, f->id, false, SP_REASON_STREAM_LIMIT);
 	}
 	int err;
-	struct sp_stream *st = stream_new(s, f->id, &err);
+	st = stream_new(s, f->id, &err);
+	s->rec->highest_stream = f->id; // after the record, lest a crash make it unknown
 	if (!st) {
 		s->stats.streams_refused++;
 		return session_gone(s, f->id, false,
 				    err == SP_E_LIMIT ? SP_REASON_STREAM_LIMIT
 						      : SP_REASON_NO_MEMORY);
 	}
-	if (f->credit > st->credit)
-		st->credit = f->credit;
+	if (f->credit > st->rec->credit)
+		st->rec->credit = f->credit;
 	struct slot *primary = primary_slot(s);
 	if (primary && primary->peer_agreed)
 		st->sync_epoch = primary->epoch;
@@ -90,8 +96,8 @@ static int opened(struct in *in, const struct sp_frame *f)
 		st->home = in->sl->home;
 	if (st->finished)
 		return 0;
-	if (f->credit > st->credit)
-		st->credit = f->credit;
+	if (f->credit > st->rec->credit)
+		st->rec->credit = f->credit;
 	if (st->rec->state == SP_STREAM_DIALLING) {
 		st->rec->state = SP_STREAM_OPEN;
 		st->ctl.want &= (uint8_t)~WANT_OPEN;

@@ -84,11 +84,11 @@ struct sp_stream {
 	bool finished;    // in the list of those that wait for a report only
 	bool user_gone;   // the program knows it no more
 	bool open_sent;   // client: on some carrier, once
+	bool unasked;     // worker: the dial was lost with a process; OPEN asks anew
 	uint64_t id;
 	// towards the peer
 	uint64_t snd_nxt; // next offset to send; the end of the direction counts as one
 	uint64_t snd_max; // highest ever sent
-	uint64_t credit;  // granted by the peer
 	uint32_t cur_chunk;
 	uint64_t cur_start; // stream offset of cur_chunk's first byte
 	// from the peer
@@ -253,6 +253,9 @@ static inline void session_refresh(struct sp_session *s)
 }
 
 // session.c
+// With the record `index`, which is filled in already. NULL: no memory.
+struct sp_session *session_with_record(const struct sp_session_options *opt, uint32_t index,
+				uint64_t now_us);
 void session_wake(struct sp_session *s); // the primary carrier
 void slot_wake(struct slot *sl);
 int session_gone(struct sp_session *s, uint64_t id, bool is_flow, enum sp_reason reason);
@@ -270,6 +273,8 @@ size_t attach_put_hello(struct sp_session *s, unsigned slot, struct sp_writer *w
 
 // session_stream.c
 struct sp_stream *stream_new(struct sp_session *s, uint64_t id, int *ret_err);
+// For a record that is filled in. NULL: no memory.
+struct sp_stream *stream_make(struct sp_session *s, uint32_t index);
 void stream_destroy(struct sp_stream *st); // unlinks everywhere and frees
 void stream_end(struct sp_stream *st, enum sp_reason reason);   // tells the program
 void stream_reset(struct sp_stream *st, enum sp_reason reason); // tells the peer
@@ -287,12 +292,14 @@ void stream_first_credit(struct sp_stream *st);
 void stream_settle_window(struct sp_stream *st, uint64_t *ret_credit);
 bool stream_listable(const struct sp_stream *st);
 size_t stream_sendable(const struct sp_stream *st); // bytes; the end counts as one
+bool stream_set_window(struct sp_stream *st, uint64_t want); // false: got less
 
 // session_ring.c: the ring of a stream towards the peer, in chunks of the arena
 int ring_reserve(struct sp_stream *st, size_t max, struct iovec *iov, int iovcnt);
 void ring_commit(struct sp_stream *st, size_t len);
 void ring_ack(struct sp_stream *st, uint64_t acked); // frees what lies below
 void ring_clear(struct sp_stream *st);
+void ring_trim(struct sp_stream *st); // gives back chunks that lie wholly beyond the head
 void ring_seek(struct sp_stream *st, uint64_t offset); // moves the send cursor
 // One contiguous piece at the send cursor, at most `max` bytes; moves the cursor behind
 // it.

@@ -215,7 +215,7 @@ static size_t put_stream(struct out *o, struct sp_stream *st, size_t quantum)
 	if (room(o) <= SP_FRAME_DATA_HEADER_MAX)
 		return 0;
 	size_t space = room(o) - SP_FRAME_DATA_HEADER_MAX;
-	uint64_t end = r->head < st->credit ? r->head : st->credit;
+	uint64_t end = r->head < st->rec->credit ? r->head : st->rec->credit;
 	size_t len = st->snd_nxt < end ? (size_t)(end - st->snd_nxt) : 0;
 	if (len > space)
 		len = space;

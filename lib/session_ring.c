@@ -49,6 +49,8 @@ static bool ring_extend(struct sp_stream *st)
 	uint32_t c = ring_alloc(st);
 	if (c == SP_ARENA_NONE)
 		return false;
+	sp_arena_chunk_claim(arena_of(st), c, st->index,
+			     r->chunks ? ring_end(r) : r->head);
 	if (r->chunks == 0) {
 		r->base = r->head;
 		r->first = c;
@@ -107,8 +109,7 @@ int ring_reserve(struct sp_stream *st, size_t max, struct iovec *iov, int iovcnt
 	return n;
 }
 
-// Gives back chunks that lie wholly beyond the head.
-static void ring_trim(struct sp_stream *st)
+void ring_trim(struct sp_stream *st)
 {
 	struct sp_stream_rec *r = st->rec;
 	if (r->chunks == 0)
@@ -139,6 +140,7 @@ static void ring_trim(struct sp_stream *st)
 void ring_commit(struct sp_stream *st, size_t len)
 {
 	assert(len <= ring_end(st->rec) - st->rec->head || len == 0);
+	sp_arena_fence(); // the bytes before the word that they are there
 	st->rec->head += len;
 	ring_trim(st);
 }
@@ -150,6 +152,7 @@ void ring_ack(struct sp_stream *st, uint64_t acked)
 	while (r->chunks > 1 && acked >= r->base + SP_CHUNK_BYTES) {
 		uint32_t c = r->first;
 		r->first = sp_arena_chunk_next(arena_of(st), c);
+		sp_arena_fence();
 		r->base += SP_CHUNK_BYTES;
 		if (st->cur_chunk == c) {
 			st->cur_chunk = r->first;
@@ -173,6 +176,7 @@ void ring_clear(struct sp_stream *st)
 	r->first = r->last = SP_ARENA_NONE;
 	st->cur_chunk = SP_ARENA_NONE;
 	r->base = r->head;
+	sp_arena_fence();
 }
 
 void ring_seek(struct sp_stream *st, uint64_t offset)

@@ -16,6 +16,27 @@ static void starved_wake(struct sp_starved *self)
 	}
 }
 
+struct sp_stream *stream_make(struct sp_session *s, uint32_t index)
+{
+	struct sp_stream *st = calloc(1, sizeof(*st));
+	if (!st)
+		return NULL;
+	st->rec = sp_arena_stream(s->opt.arena, index);
+	if (sp_idmap_put(&s->streams, st->rec->id, st)) {
+		free(st);
+		return NULL;
+	}
+	st->s = s;
+	st->id = st->rec->id;
+	st->index = index;
+	st->window = CREDIT_IMPLICIT;
+	st->cur_chunk = SP_ARENA_NONE;
+	st->rx.first = st->rx.last = SP_ARENA_NONE;
+	st->starved.wake = starved_wake;
+	TAILQ_INSERT_TAIL(&s->all, st, all);
+	return st;
+}
+
 struct sp_stream *stream_new(struct sp_session *s, uint64_t id, int *ret_err)
 {
 	*ret_err = SP_E_LIMIT;
@@ -25,26 +46,18 @@ struct sp_stream *stream_new(struct sp_session *s, uint64_t id, int *ret_err)
 	if (index == SP_ARENA_NONE)
 		return NULL;
 	*ret_err = -ENOMEM;
-	struct sp_stream *st = calloc(1, sizeof(*st));
-	if (!st || sp_idmap_put(&s->streams, id, st)) {
-		free(st);
+	struct sp_stream_rec *r = sp_arena_stream(s->opt.arena, index);
+	r->session = s->index;
+	r->id = id;
+	r->state = SP_STREAM_DIALLING;
+	r->credit_given = CREDIT_IMPLICIT;
+	r->credit = CREDIT_IMPLICIT;
+	struct sp_stream *st = stream_make(s, index);
+	if (!st) {
 		sp_arena_stream_release(s->opt.arena, index);
 		return NULL;
 	}
-	st->s = s;
-	st->id = id;
-	st->index = index;
-	st->rec = sp_arena_stream(s->opt.arena, index);
-	st->rec->session = s->index;
-	st->rec->id = id;
-	st->rec->state = SP_STREAM_DIALLING;
-	st->rec->credit_given = CREDIT_IMPLICIT;
-	st->credit = CREDIT_IMPLICIT;
-	st->window = CREDIT_IMPLICIT;
-	st->cur_chunk = SP_ARENA_NONE;
-	st->rx.first = st->rx.last = SP_ARENA_NONE;
-	st->starved.wake = starved_wake;
-	TAILQ_INSERT_TAIL(&s->all, st, all);
+	sp_arena_live(&r->rec_state);
 	s->n_live++;
 	return st;
 }
@@ -144,7 +157,7 @@ void stream_check_done(struct sp_stream *st)
 size_t stream_sendable(const struct sp_stream *st)
 {
 	const struct sp_stream_rec *r = st->rec;
-	uint64_t end = r->head < st->credit ? r->head : st->credit;
+	uint64_t end = r->head < st->rec->credit ? r->head : st->rec->credit;
 	size_t n = st->snd_nxt < end ? (size_t)(end - st->snd_nxt) : 0;
 	if ((r->bits & SP_STREAM_TX_FIN) && st->snd_nxt + n == r->head)
 		n++;
@@ -181,8 +194,8 @@ static size_t source_room(const struct sp_stream *st)
 {
 	const struct sp_stream_rec *r = st->rec;
 	uint64_t limit = r->acked + st->s->opt.limits.stream_window_bytes;
-	if (limit > st->credit)
-		limit = st->credit;
+	if (limit > st->rec->credit)
+		limit = st->rec->credit;
 	if (limit > st->snd_nxt + UNSENT_MAX)
 		limit = st->snd_nxt + UNSENT_MAX;
 	return r->head < limit ? (size_t)(limit - r->head) : 0;
@@ -262,8 +275,8 @@ int stream_peer_taken(struct sp_stream *st, uint64_t taken, uint64_t credit)
 			ring_seek(st, taken);
 		ring_ack(st, taken);
 	}
-	if (credit > st->credit)
-		st->credit = credit;
+	if (credit > st->rec->credit)
+		st->rec->credit = credit;
 	stream_activate(st);
 	stream_source_recheck(st);
 	stream_check_done(st);
@@ -296,6 +309,18 @@ static void window_set(struct sp_stream *st, uint32_t want)
 		st->window_extra += more;
 	}
 	st->window = CREDIT_IMPLICIT + (uint32_t)st->window_extra;
+}
+
+bool stream_set_window(struct sp_stream *st, uint64_t want)
+{
+	if (want > UINT32_MAX - SP_CHUNK_BYTES)
+		return false;
+	if (want < CREDIT_IMPLICIT)
+		want = CREDIT_IMPLICIT;
+	uint64_t extra = want - CREDIT_IMPLICIT;
+	extra = (extra + SP_CHUNK_BYTES - 1) / SP_CHUNK_BYTES * SP_CHUNK_BYTES;
+	window_set(st, CREDIT_IMPLICIT + (uint32_t)extra);
+	return st->window >= want;
 }
 
 void stream_first_credit(struct sp_stream *st)
@@ -427,6 +452,7 @@ int stream_data(struct sp_stream *st, const struct sp_frame *f)
 	s->stats.bytes_dup += skip;
 	if (fin) {
 		r->rx_final = end;
+		sp_arena_fence();
 		r->bits |= SP_STREAM_RX_FIN;
 	}
 	rx_bytes(st, f->data + skip, f->len - skip);

@@ -387,6 +387,9 @@ int wrk_control_open(struct wrk_worker *w)
 		.ended = on_ended,
 		.ctx = w,
 	};
+	// The counters of an earlier process of this boot are final.
+	if (w->heir)
+		randombytes_buf(&o.boot, sizeof(o.boot));
 	return wrk_counters_new(&o, &w->counters);
 }
 

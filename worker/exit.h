@@ -48,6 +48,7 @@ struct wrk_exit_session {
 	struct wrk_tally *tally;
 	struct wrk_usage *const *usage; // where the place to count at the moment is
 	struct wrk_usage own, *own_at;  // nobody else's: that of a session without one
+	uint32_t adopting; // the record of the flow that is opened next, or SP_ARENA_NONE
 	TAILQ_HEAD(, exit_stream) streams;
 	struct wrk_pace down, up;                     // to the client, from it
 	TAILQ_HEAD(, exit_stream) down_wait, up_wait; // for their pace
@@ -115,6 +116,19 @@ void wrk_exit_flow_open(struct wrk_exit_session *es, struct sp_flow *fl,
 			const struct sp_target *target);
 void wrk_exit_flow_data(struct sp_flow *fl, const uint8_t *buf, size_t len);
 void wrk_exit_flow_closed(struct sp_flow *fl, enum sp_reason reason);
+
+// What became of a stream's record that another process left.
+enum wrk_exit_taken { WRK_EXIT_GOES_ON, WRK_EXIT_REDIAL, WRK_EXIT_LOST };
+// Takes over a stream of `engine`, or a datagram flow, by its record: descriptors below
+// `n_owned` whose mark in `owned` is set are somebody's already; what is taken is marked.
+// A descriptor that is not taken stays open and unmarked. *repaired gets the bytes that
+// the kernel knew of and the record did not.
+enum wrk_exit_taken wrk_exit_adopt_stream(struct wrk_exit_session *es,
+					  struct sp_session *engine, uint32_t record,
+					  bool *owned, int n_owned, uint64_t *repaired);
+enum wrk_exit_taken wrk_exit_adopt_flow(struct wrk_exit_session *es,
+					struct sp_session *engine, uint32_t record,
+					bool *owned, int n_owned);
 
 // Closes the stalest idle flow to free a descriptor. False: there is none.
 bool wrk_exit_evict_flow(struct wrk_exit *x);

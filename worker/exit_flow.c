@@ -63,6 +63,8 @@ static void flow_free(struct exit_flow *f, enum sp_reason reason)
 	struct wrk_exit *x = f->x;
 	if (f->dial)
 		wrk_dial_cancel(f->dial);
+	if (f->record != SP_ARENA_NONE)
+		sp_arena_flow_release(x->opt.arena, f->record);
 	if (f->fd >= 0) {
 		if (event_initialized(&f->ev))
 			event_del(&f->ev);
@@ -243,6 +245,8 @@ static void opened(void *ctx, int fd, enum sp_reason reason,
 		return;
 	}
 	f->fd = fd;
+	if (f->record != SP_ARENA_NONE)
+		sp_arena_flow(x->opt.arena, f->record)->fd = fd;
 	x->n.flows_opened++;
 	if (event_assign(&f->ev, sp_loop_base(x->opt.loop), fd, EV_READ | EV_PERSIST,
 			 on_readable, f) ||
@@ -254,6 +258,21 @@ static void opened(void *ctx, int fd, enum sp_reason reason,
 	STAILQ_FOREACH(p, &f->packets, next)
 	send_out(f, p->data, p->len);
 	drop_packets(f);
+}
+
+// Without a record for it the flow does not outlive the process, that is all.
+static uint32_t make_record(struct wrk_exit_session *es, const struct sp_flow *fl)
+{
+	struct sp_arena *a = es->x->opt.arena;
+	uint32_t i = sp_arena_flow_alloc(a);
+	if (i == SP_ARENA_NONE)
+		return i;
+	struct sp_flow_rec *r = sp_arena_flow(a, i);
+	r->session = sp_session_record(sp_flow_session(fl));
+	r->id = sp_flow_id(fl);
+	r->target = *sp_flow_target(fl);
+	sp_arena_live(&r->rec_state);
+	return i;
 }
 
 void wrk_exit_flow_open(struct wrk_exit_session *es, struct sp_flow *fl,
@@ -279,6 +298,18 @@ void wrk_exit_flow_open(struct wrk_exit_session *es, struct sp_flow *fl,
 	x->n.flows++;
 	TAILQ_INSERT_TAIL(&x->lru, f, lru);
 	sp_flow_set_user(fl, f);
+	int fd = -1;
+	f->record = es->adopting;
+	es->adopting = SP_ARENA_NONE;
+	if (f->record != SP_ARENA_NONE)
+		fd = sp_arena_flow(x->opt.arena, f->record)->fd;
+	else
+		f->record = make_record(es, fl);
+	if (fd >= 0) {
+		x->n.sockets++;
+		opened(f, fd, SP_REASON_NONE, NULL);
+		return;
+	}
 	bool room = exit_make_room(x);
 	x->n.sockets++;
 	int err = room ? open_socket(f) : -EMFILE;

@@ -62,7 +62,8 @@ struct exit_flow {
 	struct wrk_exit_session *session;
 	struct wrk_dial *dial; // while the name is being resolved
 	struct event ev;
-	int fd; // -1: not yet
+	int fd;          // -1: not yet
+	uint32_t record; // index in the arena, or SP_ARENA_NONE
 	bool dns, answered;
 	bool reopened; // a second try after descriptors ran out
 	unsigned npackets;
@@ -113,6 +114,9 @@ void exit_pace_sweep(struct wrk_exit *x);
 // exit_stream.c
 void exit_stream_resume_source(struct exit_stream *s); // may read again
 void exit_stream_resume_sink(struct exit_stream *s);   // may write again
+// A stream whose dial is long over: with its socket `fd`, or -1: only what it was read of
+// is left. Takes `fd` in every case. 0; -ENOMEM: the stream is reset.
+int exit_stream_take(struct wrk_exit_session *es, struct sp_stream *st, int fd);
 void exit_stream_turn(struct wrk_exit *x);
 void exit_stream_sweep(struct wrk_exit *x);
 // exit_flow.c

@@ -126,6 +126,7 @@ void wrk_exit_session_init(struct wrk_exit_session *es, struct wrk_exit *x,
 			   struct wrk_tally *tally)
 {
 	*es = (struct wrk_exit_session){.x = x, .tally = tally};
+	es->adopting = SP_ARENA_NONE;
 	es->own_at = &es->own;
 	es->usage = &es->own_at;
 	TAILQ_INIT(&es->streams);

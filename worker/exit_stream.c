@@ -21,6 +21,13 @@ static struct sp_stream_rec *record_of(const struct exit_stream *s)
 	return sp_arena_stream(s->x->opt.arena, s->record);
 }
 
+// An error is told once: whoever takes over is to know of it.
+static void set_broken(struct exit_stream *s)
+{
+	s->broken = true;
+	record_of(s)->bits |= SP_STREAM_BROKEN;
+}
+
 static void touch(struct exit_stream *s)
 {
 	struct wrk_exit *x = s->x;
@@ -61,6 +68,7 @@ static void close_socket(struct exit_stream *s, bool abort)
 		(void)connect(s->fd, &none, sizeof(none));
 	}
 	record_of(s)->fd[0] = SP_STREAM_DESC_NONE;
+	sp_arena_fence();
 	close(s->fd);
 	s->x->n.sockets--;
 	s->fd = -1;
@@ -111,6 +119,9 @@ static bool delivered(const struct exit_stream *s)
 static void stream_drain(struct exit_stream *s, enum sp_reason reason)
 {
 	struct wrk_exit *x = s->x;
+	record_of(s)->reason = sp_reason_to_wire(reason);
+	sp_arena_fence();
+	set_broken(s);
 	close_socket(s, true);
 	if (delivered(s)) {
 		stream_fail(s, reason);
@@ -173,7 +184,7 @@ static bool has_more(struct exit_stream *s)
 		return true;
 	if (errno == EAGAIN || errno == EWOULDBLOCK)
 		return false;
-	s->broken = true; // an error is told once; the next read would see an end
+	set_broken(s); // the next read would see an end
 	return true;
 }
 
@@ -316,7 +327,7 @@ size_t wrk_exit_stream_sink(struct sp_stream *st, const uint8_t *buf, size_t len
 		return 0;
 	// The error was told once and is forgotten by the kernel; what came before it can
 	// still be read.
-	s->broken = true;
+	set_broken(s);
 	if (s->source_fin) {
 		stream_drain(s, SP_REASON_PEER_RESET);
 	} else {
@@ -374,6 +385,15 @@ static bool dial_again(struct exit_stream *s)
 	return !second && wrk_exit_evict_flow(x) && dial(s) == 0;
 }
 
+static int watch(struct exit_stream *s)
+{
+	if (event_assign(&s->ev, sp_loop_base(s->x->opt.loop), s->fd,
+			 EV_READ | EV_WRITE | EV_ET | EV_PERSIST, socket_event, s) ||
+	    event_add(&s->ev, NULL))
+		return -ENOMEM;
+	return 0;
+}
+
 static void dialled(void *ctx, int fd, enum sp_reason reason,
 		    const struct sp_target *bound)
 {
@@ -393,9 +413,7 @@ static void dialled(void *ctx, int fd, enum sp_reason reason,
 	sp_histogram_observe(&x->n.dial_seconds,
 			     (double)(exit_now(x) - s->last_us) / 1e6);
 	touch(s);
-	if (event_assign(&s->ev, sp_loop_base(x->opt.loop), fd,
-			 EV_READ | EV_WRITE | EV_ET | EV_PERSIST, socket_event, s) ||
-	    event_add(&s->ev, NULL)) {
+	if (watch(s)) {
 		stream_fail(s, SP_REASON_NO_MEMORY);
 		return;
 	}
@@ -413,21 +431,13 @@ static enum sp_reason reason_of_dial(int err)
 	return err == SP_E_MALFORMED ? SP_REASON_RESOLVE_FAILED : SP_REASON_NO_MEMORY;
 }
 
-void wrk_exit_stream_open(struct wrk_exit_session *es, struct sp_stream *st,
-			  const struct sp_target *target)
+static struct exit_stream *stream_object(struct wrk_exit_session *es,
+					 struct sp_stream *st)
 {
 	struct wrk_exit *x = es->x;
-	x->n.streams_asked++;
 	struct exit_stream *s = calloc(1, sizeof(*s));
-	if (s)
-		s->again = malloc(sizeof(*s->again));
-	if (!s || !s->again) {
-		free(s);
-		x->n.streams_ended[SP_REASON_NO_MEMORY]++;
-		sp_stream_reset(st, SP_REASON_NO_MEMORY);
-		return;
-	}
-	*s->again = *target;
+	if (!s)
+		return NULL;
 	s->st = st;
 	s->x = x;
 	s->session = es;
@@ -438,11 +448,70 @@ void wrk_exit_stream_open(struct wrk_exit_session *es, struct sp_stream *st,
 	TAILQ_INSERT_TAIL(&x->idle, s, idle);
 	TAILQ_INSERT_TAIL(&es->streams, s, sibling);
 	sp_stream_set_user(st, s);
+	return s;
+}
+
+void wrk_exit_stream_open(struct wrk_exit_session *es, struct sp_stream *st,
+			  const struct sp_target *target)
+{
+	struct wrk_exit *x = es->x;
+	x->n.streams_asked++;
+	struct sp_target *again = malloc(sizeof(*again));
+	struct exit_stream *s = again ? stream_object(es, st) : NULL;
+	if (!s) {
+		free(again);
+		x->n.streams_ended[SP_REASON_NO_MEMORY]++;
+		sp_stream_reset(st, SP_REASON_NO_MEMORY);
+		return;
+	}
+	*again = *target;
+	s->again = again;
 	bool room = exit_make_room(x);
 	x->n.sockets++;
 	int err = room ? dial(s) : -EMFILE;
 	if (err)
 		stream_fail(s, reason_of_dial(err));
+}
+
+// ---- taking over ----
+
+int exit_stream_take(struct wrk_exit_session *es, struct sp_stream *st, int fd)
+{
+	struct exit_stream *s = stream_object(es, st);
+	if (!s) {
+		if (fd >= 0)
+			close(fd);
+		sp_stream_reset(st, SP_REASON_NO_MEMORY);
+		return -ENOMEM;
+	}
+	const struct sp_stream_rec *r = record_of(s);
+	s->source_fin = r->bits & SP_STREAM_TX_FIN;
+	s->sink_fin = (r->bits & SP_STREAM_RX_FIN) && r->taken == r->rx_final + 1;
+	s->broken = r->bits & SP_STREAM_BROKEN;
+	if (fd < 0) {
+		bool whole = s->source_fin && s->sink_fin && !s->broken;
+		s->state = XS_HALF;
+		if (!whole)
+			stream_drain(s, r->reason ? sp_reason_from_wire(r->reason)
+						  : SP_REASON_PEER_RESET);
+		return 0;
+	}
+	s->fd = fd;
+	s->state = XS_OPEN;
+	s->x->n.sockets++;
+	if (watch(s)) {
+		stream_fail(s, SP_REASON_NO_MEMORY);
+		return -ENOMEM;
+	}
+	if (s->broken && s->source_fin) {
+		stream_drain(s, SP_REASON_PEER_RESET);
+		return 0;
+	}
+	s->readable = true; // perhaps
+	if (!s->source_fin)
+		queue(s);
+	check_complete(s);
+	return 0;
 }
 
 void wrk_exit_session_reset(struct wrk_exit_session *es, enum sp_reason reason)

@@ -149,6 +149,11 @@ void wrk_listener_free(struct wrk_listener *l)
 	free(l);
 }
 
+int wrk_listener_fd(const struct wrk_listener *l)
+{
+	return l->fd;
+}
+
 const struct wrk_listener_counters *wrk_listener_counters(const struct wrk_listener *l)
 {
 	return &l->n;

@@ -45,6 +45,7 @@ int wrk_listener_new(int fd, const struct wrk_listener_options *opt,
 void wrk_listener_free(struct wrk_listener *l); // closes; NULL is fine
 // Stops accepting for good; the socket stays open but refuses nobody until it is freed.
 void wrk_listener_stop(struct wrk_listener *l);
+int wrk_listener_fd(const struct wrk_listener *l);
 const struct wrk_listener_counters *wrk_listener_counters(const struct wrk_listener *l);
 // The address it is bound to (a port 0 is known then). 0; -errno.
 int wrk_listener_address(const struct wrk_listener *l, struct sockaddr_storage *ret,

@@ -16,6 +16,7 @@
 #include "lib/version.h"
 #include "worker/agent.h"
 #include "worker/enrol.h"
+#include "worker/keeper.h"
 #include "worker/worker.h"
 
 #define CONFIG_DEFAULT "/etc/sallyport/worker.yaml"
@@ -26,6 +27,8 @@ struct args {
 	enum action action;
 	const char *config;
 	const char *token; // of ENROLL; "-": on standard input
+	bool alone;        // no keeper
+	struct wrk_kept kept;
 };
 
 static const char usage[] =
@@ -42,6 +45,7 @@ static const char usage[] =
 	"       sallyport-worker --help | --version\n"
 	"\n"
 	"  -c, --config FILE   default " CONFIG_DEFAULT "\n"
+	"      --no-keeper     run as one process, for a debugger: flows end with it\n"
 	"      --token TEXT    as sallyportctl enroll printed it; -: read it from "
 	"standard "
 	"input\n"
@@ -62,6 +66,7 @@ static int parse_args(int argc, char **argv, struct args *ret)
 		{"dump-config", no_argument, NULL, 'd'},
 		{"reference", no_argument, NULL, 'r'},
 		{"token", required_argument, NULL, 't'},
+		{"no-keeper", no_argument, NULL, 'n'},
 		{"help", no_argument, NULL, 'h'},
 		{"version", no_argument, NULL, 'v'},
 		{0},
@@ -86,6 +91,8 @@ static int parse_args(int argc, char **argv, struct args *ret)
 			ret->action = REFERENCE;
 		else if (c == 't')
 			ret->token = optarg;
+		else if (c == 'n')
+			ret->alone = true;
 		else
 			goto wrong;
 	}
@@ -170,20 +177,20 @@ static void prepare_process(void)
 	(void)prctl(PR_SET_DUMPABLE, 0);
 }
 
-static int run(const char *path, struct wrk_config *cfg, struct wrk_identity *id)
+static int run(struct args *args, struct wrk_config *cfg, struct wrk_identity *id)
 {
 	struct wrk_worker *w;
 	prepare_process();
 	sp_log_setup((enum sp_log_level)cfg->log.level,
 		     (enum sp_log_format)cfg->log.format, 2);
-	if (wrk_worker_new(path, cfg, id, &w))
+	if (wrk_worker_new(args->config, cfg, id, args->alone ? NULL : &args->kept, &w))
 		return EX_CONFIG;
 	int err = wrk_worker_run(w);
 	wrk_worker_free(w);
 	return err ? EX_SOFTWARE : EX_OK;
 }
 
-static int with_config(const struct args *args)
+static int with_config(struct args *args)
 {
 	struct sp_conf_errors errs = {0};
 	struct wrk_identity id = {0};
@@ -213,7 +220,7 @@ static int with_config(const struct args *args)
 			       args->config, cfg->node, (int)cfg->worker);
 		status = EX_OK;
 	} else {
-		return run(args->config, cfg, &id);
+		return run(args, cfg, &id);
 	}
 	wrk_identity_done(&id);
 	sp_conf_free(&wrk_config_table, cfg);
@@ -228,6 +235,19 @@ int main(int argc, char **argv)
 	int status = parse_args(argc, argv, &args);
 	if (status >= 0)
 		return status;
+#ifdef __SANITIZE_THREAD__
+	args.alone = true; // its runtime knows no such clone
+#endif
+	if (args.action == RUN && !args.alone) {
+		int err = wrk_keeper_run(argv, &args.kept);
+		if (err) {
+			fprintf(stderr,
+				"sallyport-worker: cannot keep sockets over a crash: %s; "
+				"--no-keeper runs without\n",
+				strerror(-err));
+			return EX_OSERR;
+		}
+	}
 	if (sodium_init() < 0)
 		return EX_SOFTWARE;
 	if (args.action == INIT)

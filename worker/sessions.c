@@ -199,11 +199,12 @@ static uint32_t fleet_share(const struct wrk_sessions *t, const struct sp_pass *
 static void apply_limits(struct wrk_session *s)
 {
 	const struct wrk_sessions_limits *l = &s->t->opt.limits;
-	const struct sp_fleet_tier *tier = fleet_tier(s->t, s->rec->tier);
+	const struct sp_session_pass *p = sp_session_rec_pass(s->rec);
+	const struct sp_fleet_tier *tier = fleet_tier(s->t, p->tier);
 	struct sp_session_limits e;
 	sp_session_limits_default(&e);
-	e.max_streams = least(l->streams_per_session, s->pass_streams);
-	e.max_flows = least(l->flows_per_session, s->pass_flows);
+	e.max_streams = least(l->streams_per_session, p->max_streams);
+	e.max_flows = least(l->flows_per_session, p->max_flows);
 	if (tier && tier->max_streams)
 		e.max_streams = least(e.max_streams, tier->max_streams);
 	if (tier && tier->max_flows)
@@ -213,16 +214,16 @@ static void apply_limits(struct wrk_session *s)
 	e.datagram_budget_bytes = l->datagram_budget_bytes;
 	e.flow_idle_ms = l->flow_idle_ms;
 	sp_session_set_limits(s->engine, &e);
-	uint64_t rate = s->pass_rate_bps;
+	uint64_t rate = p->rate_bps;
 	if (tier && tier->rate_bps && (!rate || tier->rate_bps < rate))
 		rate = tier->rate_bps;
 	wrk_exit_session_set_rate(&s->exit, rate);
 }
 
-// 0; -ENOMEM: nothing changed.
-static int apply_pass(struct wrk_session *s, const struct sp_pass *pass)
+// Counts the session to the tier of its pass. 0; -ENOMEM: nothing changed.
+static int join_tier(struct wrk_session *s, const char *name)
 {
-	struct tier *tier = tier_get(s->t, pass->tier);
+	struct tier *tier = tier_get(s->t, name);
 	if (!tier)
 		return -ENOMEM;
 	if (s->tier)
@@ -230,16 +231,29 @@ static int apply_pass(struct wrk_session *s, const struct sp_pass *pass)
 	s->tier = tier;
 	tier->sessions++;
 	s->exit.tally = &tier->tally;
-	memcpy(s->rec->device_key, pass->device, sizeof(s->rec->device_key));
-	memcpy(s->rec->pass_serial, pass->serial, sizeof(s->rec->pass_serial));
-	strcpy(s->rec->user, pass->user);
-	strcpy(s->rec->tier, pass->tier);
-	s->rec->pass_expires_s = pass->expires_s;
-	s->pass_sessions = fleet_share(s->t, pass);
-	s->pass_streams = pass->max_streams;
-	s->pass_flows = pass->max_flows;
-	s->pass_rate_bps = pass->rate_bps;
-	s->pass_not_before_s = pass->not_before_s;
+	return 0;
+}
+
+// Whoever takes over in the middle finds the old pass. 0; -ENOMEM: nothing changed.
+static int apply_pass(struct wrk_session *s, const struct sp_pass *pass)
+{
+	struct sp_session_rec *r = s->rec;
+	uint8_t at = !r->pass_at;
+	struct sp_session_pass *p = &r->pass[at];
+	if (join_tier(s, pass->tier))
+		return -ENOMEM;
+	*p = (struct sp_session_pass){
+		.max_sessions = fleet_share(s->t, pass),
+		.max_streams = pass->max_streams,
+		.max_flows = pass->max_flows,
+		.rate_bps = pass->rate_bps,
+		.not_before_s = pass->not_before_s,
+		.expires_s = pass->expires_s,
+	};
+	memcpy(p->serial, pass->serial, sizeof(p->serial));
+	strcpy(p->tier, pass->tier);
+	sp_arena_fence();
+	r->pass_at = at;
 	apply_limits(s);
 	return 0;
 }
@@ -348,7 +362,7 @@ static enum sp_reason judge_live(const struct wrk_session *s)
 		return s->end_reason;
 	if (s->end_reason)
 		return s->end_reason;
-	if (s->rec->pass_expires_s + SP_PASS_SKEW_S <= unix_s(s->t))
+	if (sp_session_rec_pass(s->rec)->expires_s + SP_PASS_SKEW_S <= unix_s(s->t))
 		return SP_REASON_PASS_EXPIRED;
 	return SP_REASON_NONE;
 }
@@ -410,61 +424,113 @@ static bool open_account(struct wrk_sessions *t, struct wrk_session *s)
 	return true;
 }
 
-enum sp_reason session_make(struct wrk_sessions *t, const struct sp_pass *pass,
-			    const uint8_t *id,
-			    const Sallyport__Fleet__SessionRecord *record,
-			    struct wrk_session **ret)
+// The object of a session without an engine yet. NULL: no memory.
+static struct wrk_session *session_object(struct wrk_sessions *t, const char *user,
+					  struct sp_session_options *o)
 {
-	struct sp_session_options o = {
+	struct wrk_session *s = calloc(1, sizeof(*s));
+	if (!s)
+		return NULL;
+	s->t = t;
+	s->user = wrk_users_get(t->users, user, now_us(t));
+	if (!s->user) {
+		free(s);
+		return NULL;
+	}
+	*o = (struct sp_session_options){
 		.role = SP_ROLE_WORKER,
 		.arena = t->opt.arena,
 		.ops = &engine_ops,
-		.adopted = record != NULL,
+		.ctx = s,
 		.clock_us = sp_loop_clock_us(t->opt.loop),
 	};
-	struct wrk_session *s = calloc(1, sizeof(*s));
-	if (!s)
-		return SP_REASON_NO_MEMORY;
-	s->t = t;
-	s->user = wrk_users_get(t->users, pass->user, now_us(t));
-	if (!s->user)
-		goto nomem;
-	memcpy(o.id, id, sizeof(o.id));
-	o.ctx = s;
-	sp_session_limits_default(&o.limits);
-	if (sp_session_new(&o, now_us(t), &s->engine))
-		goto nomem;
-	s->rec = sp_arena_session(t->opt.arena, sp_session_record(s->engine));
-	wrk_exit_session_init(&s->exit, t->opt.exit, NULL);
-	if (apply_pass(s, pass) || sp_session_clock_add(t->opt.clock, s->engine))
-		goto nomem;
+	sp_session_limits_default(&o->limits);
+	return s;
+}
+
+// The engine has its record: into the table with it. False: no memory.
+static bool session_enter(struct wrk_session *s)
+{
+	struct wrk_sessions *t = s->t;
+	if (sp_session_clock_add(t->opt.clock, s->engine))
+		return false;
 	if (!open_account(t, s)) {
 		sp_session_clock_remove(t->opt.clock, s->engine);
-		goto nomem;
+		return false;
 	}
 	s->place = DETACHED;
 	s->since_us = now_us(t);
 	TAILQ_INSERT_TAIL(&t->places[DETACHED], s, list);
 	t->n.detached++;
-	LIST_INSERT_HEAD(&t->by_id[hash(t, id)], s, chain);
+	LIST_INSERT_HEAD(&t->by_id[hash(t, s->rec->id)], s, chain);
 	s->user->sessions++;
 	t->count++;
-	t->n.made++;
-	if (record)
-		s->rec->epoch = record->epoch;
-	if (t->directory)
-		wrk_directory_add(t->directory, &s->dir);
-	*ret = s;
-	return SP_REASON_NONE;
-nomem:
+	return true;
+}
+
+// What could not be entered.
+static void session_drop(struct wrk_session *s)
+{
 	if (s->tier)
 		s->tier->sessions--;
 	if (s->engine)
 		sp_session_free(s->engine, SP_REASON_NO_MEMORY);
-	if (s->user)
-		wrk_users_put(t->users, s->user);
+	wrk_users_put(s->t->users, s->user);
 	free(s);
-	return SP_REASON_NO_MEMORY;
+}
+
+enum sp_reason session_make(struct wrk_sessions *t, const struct sp_pass *pass,
+			    const uint8_t *id,
+			    const Sallyport__Fleet__SessionRecord *record,
+			    struct wrk_session **ret)
+{
+	struct sp_session_options o;
+	struct wrk_session *s = session_object(t, pass->user, &o);
+	if (!s)
+		return SP_REASON_NO_MEMORY;
+	memcpy(o.id, id, sizeof(o.id));
+	o.adopted = record != NULL;
+	if (sp_session_new(&o, now_us(t), &s->engine)) {
+		session_drop(s);
+		return SP_REASON_NO_MEMORY;
+	}
+	s->rec = sp_arena_session(t->opt.arena, sp_session_record(s->engine));
+	memcpy(s->rec->device_key, pass->device, sizeof(s->rec->device_key));
+	strcpy(s->rec->user, pass->user);
+	if (record)
+		s->rec->epoch = record->epoch;
+	wrk_exit_session_init(&s->exit, t->opt.exit, NULL);
+	if (apply_pass(s, pass) || !session_enter(s)) {
+		session_drop(s);
+		return SP_REASON_NO_MEMORY;
+	}
+	sp_arena_live(&s->rec->state);
+	t->n.made++;
+	if (t->directory)
+		wrk_directory_add(t->directory, &s->dir);
+	*ret = s;
+	return SP_REASON_NONE;
+}
+
+struct wrk_session *session_of_record(struct wrk_sessions *t, uint32_t record)
+{
+	struct sp_session_options o;
+	const struct sp_session_rec *rec = sp_arena_session(t->opt.arena, record);
+	struct wrk_session *s = session_object(t, rec->user, &o);
+	if (!s)
+		return NULL;
+	if (sp_session_adopt(&o, record, now_us(t), &s->engine)) {
+		session_drop(s);
+		return NULL;
+	}
+	s->rec = sp_arena_session(t->opt.arena, record);
+	wrk_exit_session_init(&s->exit, t->opt.exit, NULL);
+	if (join_tier(s, sp_session_rec_pass(rec)->tier) || !session_enter(s)) {
+		session_drop(s);
+		return NULL;
+	}
+	apply_limits(s);
+	return s;
 }
 
 static enum sp_reason attach_known(struct wrk_session *s, const struct sp_hs_accept *who)
@@ -521,7 +587,7 @@ int wrk_sessions_make_ticket(void *ctx, struct sp_session *session, const uint8_
 	const struct sp_session_rec *rec =
 		sp_arena_session(t->opt.arena, sp_session_record(session));
 	struct sp_ticket_body body = {
-		.pass_expires_s = rec->pass_expires_s,
+		.pass_expires_s = sp_session_rec_pass(rec)->expires_s,
 		.issued_s = unix_s(t),
 	};
 	if (cap < SP_TICKET_BYTES)
@@ -597,7 +663,8 @@ static void check_all(struct wrk_sessions *t)
 		struct wrk_session *next, *s = TAILQ_FIRST(&t->places[p]);
 		for (; s; s = next) {
 			next = TAILQ_NEXT(s, list);
-			if (s->rec->pass_expires_s + SP_PASS_SKEW_S <= now_s)
+			if (sp_session_rec_pass(s->rec)->expires_s + SP_PASS_SKEW_S <=
+			    now_s)
 				session_end(s, SP_REASON_PASS_EXPIRED);
 			else if (p == ATTACHED && sp_session_active_slot(s->engine) < 0)
 				set_place(s, DETACHED);
@@ -688,8 +755,9 @@ static bool is_revoked(const struct wrk_session *s)
 {
 	if (!s->t->opt.fleet)
 		return false;
-	const struct sp_fleet_holder who = {s->rec->pass_serial, s->rec->device_key,
-					    s->rec->user, s->pass_not_before_s};
+	const struct sp_session_pass *p = sp_session_rec_pass(s->rec);
+	const struct sp_fleet_holder who = {p->serial, s->rec->device_key, s->rec->user,
+					    p->not_before_s};
 	return sp_fleet_is_revoked(s->t->opt.fleet, &who);
 }
 

@@ -72,6 +72,16 @@ void wrk_sessions_reload(struct wrk_sessions *t, const struct wrk_sessions_limit
 // and asks it for those that come from elsewhere. NULL (the default): to nobody.
 void wrk_sessions_set_directory(struct wrk_sessions *t, struct wrk_directory *d);
 extern const struct wrk_directory_ops wrk_sessions_directory_ops;
+struct wrk_sessions_found {
+	uint32_t sessions, streams, flows; // go on
+	uint32_t redial;                   // of the streams: their dial was under way
+	uint32_t lost;                     // could not be; their clients will hear it
+	uint64_t repaired_bytes;           // read or written, and not on record yet
+};
+// Takes over what another process left in the arena: sessions, streams and flows with
+// their sockets. Once, before there are carriers. `owned` as in wrk_exit_adopt_stream.
+void wrk_sessions_adopt(struct wrk_sessions *t, bool *owned, int n_owned,
+			struct wrk_sessions_found *ret);
 // From now on only sessions that exist are served; their clients are told GOAWAY.
 void wrk_sessions_drain(struct wrk_sessions *t, uint64_t deadline_ms);
 // New sessions are welcome again.

@@ -14,18 +14,19 @@ static void describe(void *ctx, struct wrk_directory_session *ds,
 		     struct wrk_directory_facts *ret)
 {
 	const struct wrk_session *s = of(ds);
+	const struct sp_session_pass *p = sp_session_rec_pass(s->rec);
 	(void)ctx;
 	*ret = (struct wrk_directory_facts){
 		.engine = s->engine,
 		.device = s->rec->device_key,
-		.serial = s->rec->pass_serial,
+		.serial = p->serial,
 		.user = s->rec->user,
-		.tier = s->rec->tier,
-		.expires_s = s->rec->pass_expires_s,
-		.rate_bps = s->pass_rate_bps,
-		.max_sessions = s->pass_sessions,
-		.max_streams = s->pass_streams,
-		.max_flows = s->pass_flows,
+		.tier = p->tier,
+		.expires_s = p->expires_s,
+		.rate_bps = p->rate_bps,
+		.max_sessions = p->max_sessions,
+		.max_streams = p->max_streams,
+		.max_flows = p->max_flows,
 		.live = s->place == ATTACHED,
 	};
 }

@@ -28,8 +28,6 @@ struct wrk_session {
 	enum sp_reason end_reason; // to be ended with, at the next sweep
 	bool streams_gone;         // detached: reset already
 	uint64_t since_us;         // in this place
-	uint32_t pass_sessions, pass_streams, pass_flows;
-	uint64_t pass_rate_bps, pass_not_before_s;
 	struct wrk_exit_session exit;
 	struct wrk_directory_session dir;
 	TAILQ_ENTRY(wrk_session) list;
@@ -73,6 +71,9 @@ enum sp_reason session_make(struct wrk_sessions *t, const struct sp_pass *pass,
 			    const uint8_t *id,
 			    const Sallyport__Fleet__SessionRecord *record,
 			    struct wrk_session **ret);
+// The session of a record that another process left, without its streams. NULL: no
+// memory, and the record is gone.
+struct wrk_session *session_of_record(struct wrk_sessions *t, uint32_t record);
 
 // sessions_directory.c
 // Makes the session that is not here, for a first contact; NONE and *ret NULL: later.

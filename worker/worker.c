@@ -1,11 +1,13 @@
 #include "worker/worker.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
+#include <time.h>
 
 #include <sodium.h>
 
@@ -206,6 +208,37 @@ static bool on_starved(void *ctx)
 	return wrk_exit_evict_flow(port->w->exit);
 }
 
+// The socket that another process of this worker listened with, and those who wait in
+// its queue. -1: none.
+static int inherited_port(struct wrk_worker *w, enum sp_carrier_kind kind,
+			  const struct sp_target *at)
+{
+	struct wrk_lasting *l = w->lasting;
+	for (uint32_t i = 0; w->heir && i < l->n_ports && i < WRK_PORTS_MAX; i++) {
+		int fd = l->port[i].fd, listens = 0;
+		socklen_t len = sizeof(listens);
+		if (l->port[i].kind != kind || !sp_target_equal(&l->port[i].at, at) ||
+		    fd < 0 || fd >= w->kept->n_taken || w->kept->taken[fd] ||
+		    getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listens, &len) || !listens)
+			continue;
+		w->kept->taken[fd] = true;
+		return fd;
+	}
+	return -1;
+}
+
+static int bind_port(struct wrk_worker *w, const struct sp_target *at)
+{
+	struct sockaddr_storage sa;
+	socklen_t len;
+	int fd = sp_target_to_sockaddr(at, &sa, &len);
+	if (!fd)
+		fd = wrk_listener_bind((struct sockaddr *)&sa, len, BACKLOG);
+	if (fd >= 0 && w->kept)
+		(void)fcntl(fd, F_SETFD, 0); // it is to outlive this process
+	return fd;
+}
+
 static int open_port(struct wrk_worker *w, enum sp_carrier_kind kind,
 		     const struct sp_target *at)
 {
@@ -216,12 +249,10 @@ static int open_port(struct wrk_worker *w, enum sp_carrier_kind kind,
 		.starved = on_starved,
 		.ctx = port,
 	};
-	struct sockaddr_storage sa;
-	socklen_t len;
 	char text[SP_TARGET_TEXT_MAX];
-	int fd = sp_target_to_sockaddr(at, &sa, &len);
-	if (!fd)
-		fd = wrk_listener_bind((struct sockaddr *)&sa, len, BACKLOG);
+	int fd = inherited_port(w, kind, at);
+	if (fd < 0)
+		fd = bind_port(w, at);
 	sp_target_format(at, text, sizeof(text));
 	if (fd < 0) {
 		char why[2 * SP_WHY_MAX];
@@ -232,6 +263,7 @@ static int open_port(struct wrk_worker *w, enum sp_carrier_kind kind,
 		return fd;
 	}
 	port->w = w;
+	port->at = *at;
 	port->kind = kind;
 	int err = wrk_listener_new(fd, &o, &port->listener);
 	if (err)
@@ -240,6 +272,21 @@ static int open_port(struct wrk_worker *w, enum sp_carrier_kind kind,
 	sp_info("worker", "listening", "carrier=%s address=%s",
 		sp_carrier_kind_word(kind), text);
 	return 0;
+}
+
+// For the next process. Without a port on record, it binds that one anew.
+static void note_ports(struct wrk_worker *w)
+{
+	struct wrk_lasting *l = w->lasting;
+	l->n_ports = 0;
+	sp_arena_fence();
+	for (unsigned i = 0; i < w->n_ports; i++) {
+		l->port[i].at = w->ports[i].at;
+		l->port[i].kind = (uint8_t)w->ports[i].kind;
+		l->port[i].fd = wrk_listener_fd(w->ports[i].listener);
+	}
+	sp_arena_fence();
+	l->n_ports = w->n_ports;
 }
 
 static int open_ports(struct wrk_worker *w)
@@ -251,6 +298,8 @@ static int open_ports(struct wrk_worker *w)
 		err = open_port(w, SP_CARRIER_TLS, &tls->v[i]);
 	for (size_t i = 0; i < tcp->n && !err; i++)
 		err = open_port(w, SP_CARRIER_TCP, &tcp->v[i]);
+	if (!err)
+		note_ports(w);
 	return err;
 }
 
@@ -316,8 +365,8 @@ static int make_keys(struct wrk_worker *w)
 	uint8_t pub[32];
 	memcpy(k->static_secret, w->id.static_secret, 32);
 	memcpy(k->route_key, w->id.route_key, 32);
-	randombytes_buf(k->boot_key, sizeof(k->boot_key));
-	randombytes_buf(&k->boot_id, sizeof(k->boot_id));
+	memcpy(k->boot_key, w->lasting->boot_key, sizeof(k->boot_key));
+	k->boot_id = w->lasting->boot_id;
 	if (crypto_scalarmult_base(pub, k->static_secret))
 		return SP_E_CRYPTO;
 	k->home_id = wrk_identity_home_id(w->cfg, pub);
@@ -337,10 +386,12 @@ static int make_admission(struct wrk_worker *w)
 	sp_budget_options_default(&budget);
 	budget.per_minute = (uint32_t)w->cfg->limits.handshakes_per_minute;
 	budget.burst = budget.per_minute / 6 ? budget.per_minute / 6 : 1;
-	w->replay_memory = calloc(1, bytes);
-	if (!w->replay_memory)
-		return -ENOMEM;
-	err = sp_replay_format(w->replay_memory, bytes, WRK_REPLAY_KEYS, &w->replay);
+	err = w->heir ? sp_replay_adopt(w->lasting->replay, bytes, &w->replay) : 0;
+	if (err)
+		sp_warn("worker", "first contacts of late are forgotten", "");
+	if (err || !w->heir)
+		err = sp_replay_format(w->lasting->replay, bytes, WRK_REPLAY_KEYS,
+				       &w->replay);
 	return err ? err : sp_budget_new(&budget, &w->budget);
 }
 
@@ -364,23 +415,62 @@ static int make_dialer(struct wrk_worker *w)
 	o.base = ro.base;
 	o.resolve = w->resolve;
 	o.policy = w->id.policy;
-	o.socket.cloexec = true;
+	o.socket.cloexec = !w->kept; // they are to outlive this process
 	o.deadline_ms = (uint32_t)w->cfg->limits.dial_ms;
 	o.max_dials = (uint32_t)w->cfg->limits.dials;
 	return wrk_dialer_new(&o, &w->dialer);
 }
 
-static int make_exit(struct wrk_worker *w)
+// What another process of this worker left. False: nothing that can be used.
+static bool inherit_arena(struct wrk_worker *w, uint32_t bytes)
+{
+	struct sp_arena_found found;
+	uint32_t has = 0;
+	int err = sp_arena_adopt(w->kept->fd, WRK_LIFE_BYTES, &w->arena, &found);
+	if (!err) {
+		w->lasting = sp_arena_program(w->arena, &has);
+		if (has == bytes) {
+			w->found.lost = found.lost;
+			return true;
+		}
+		sp_arena_leave(w->arena);
+		w->arena = NULL;
+		err = SP_E_VERSION;
+	}
+	sp_error("worker", "what the last process left cannot be used: its flows end",
+		 "error=%s", sp_strerror(err));
+	return false;
+}
+
+static int make_arena(struct wrk_worker *w)
 {
 	const struct wrk_config *c = w->cfg;
+	uint32_t bytes =
+		(uint32_t)(sizeof(*w->lasting) + sp_replay_bytes(WRK_REPLAY_KEYS));
 	struct sp_arena_options a = {
 		.max_sessions = (uint32_t)c->limits.sessions,
 		.max_streams = (uint32_t)c->limits.streams,
+		.max_flows = (uint32_t)c->limits.flows,
 		.memory_bytes = (uint64_t)c->limits.memory_bytes,
+		.program_bytes = bytes,
 	};
-	int err = sp_arena_new(&a, &w->arena);
-	if (!err)
-		err = sp_session_clock_new(w->loop, &w->clock);
+	w->heir = w->kept && w->kept->heir && inherit_arena(w, bytes);
+	if (w->heir)
+		return 0;
+	int err = w->kept ? sp_arena_create(w->kept->fd, WRK_LIFE_BYTES, &a, &w->arena)
+			  : sp_arena_new(&a, &w->arena);
+	if (err)
+		return err;
+	w->lasting = sp_arena_program(w->arena, &bytes);
+	randombytes_buf(w->lasting->boot_key, sizeof(w->lasting->boot_key));
+	randombytes_buf(&w->lasting->boot_id, sizeof(w->lasting->boot_id));
+	return 0;
+}
+
+static int make_exit(struct wrk_worker *w)
+{
+	const struct wrk_config *c = w->cfg;
+	int err = sp_session_clock_new(w->loop, &w->clock);
 	if (!err)
 		err = make_dialer(w);
 	if (err)
@@ -413,6 +503,56 @@ static int make_sessions(struct wrk_worker *w)
 	return wrk_sessions_new(&o, &w->sessions);
 }
 
+static uint64_t boottime_us(void)
+{
+	struct timespec t;
+	clock_gettime(CLOCK_BOOTTIME, &t);
+	return (uint64_t)t.tv_sec * 1000000 + (uint64_t)t.tv_nsec / 1000;
+}
+
+// Sessions, streams and flows go on; descriptors that nobody knows are closed when the
+// ports had theirs.
+static int take_over(struct wrk_worker *w)
+{
+	uint32_t lost = w->found.lost;
+	if (!w->heir)
+		return 0;
+	wrk_sessions_adopt(w->sessions, w->kept->taken, w->kept->n_taken, &w->found);
+	w->found.lost += lost;
+	return 0;
+}
+
+static void tell_taken(struct wrk_worker *w)
+{
+	struct wrk_life *l = w->kept->life;
+	w->orphans = (uint32_t)wrk_kept_sweep(w->kept);
+	if (l->ended_ms)
+		w->took_over_us = boottime_us() - 1000 * l->ended_ms;
+	if (w->heir)
+		sp_info("worker", "took over",
+			"sessions=%u streams=%u flows=%u redial=%u lost=%u "
+			"repaired_bytes=%" PRIu64 " orphans=%u us=%" PRIu64 " life=%u",
+			w->found.sessions, w->found.streams, w->found.flows,
+			w->found.redial, w->found.lost, w->found.repaired_bytes,
+			w->orphans, w->took_over_us, l->lives);
+}
+
+static void on_tick(void *ctx)
+{
+	struct wrk_worker *w = ctx;
+	atomic_fetch_add_explicit(&w->kept->life->ticks, 1, memory_order_relaxed);
+	sp_timer_set(&w->tick, sp_loop_now_us(w->loop) + WRK_TICK_MS * 1000);
+}
+
+static void begin_ticking(struct wrk_worker *w)
+{
+	if (!w->kept)
+		return;
+	tell_taken(w);
+	atomic_store(&w->kept->life->phase, WRK_LIFE_RUNNING);
+	on_tick(w);
+}
+
 static int make_links(struct wrk_worker *w)
 {
 	struct sp_link_env_options o = {
@@ -440,8 +580,9 @@ static int make_links(struct wrk_worker *w)
 static int start(struct wrk_worker *w)
 {
 	int (*const steps[])(struct wrk_worker *) = {
-		make_admission, make_exit,  wrk_control_open,  make_sessions,
-		make_links,     open_ports, wrk_metrics_serve, wrk_control_start,
+		make_arena,        make_admission,    make_exit,  wrk_control_open,
+		make_sessions,     take_over,         make_links, open_ports,
+		wrk_metrics_serve, wrk_control_start,
 	};
 	int err = sp_loop_new(&w->loop);
 	if (err)
@@ -450,6 +591,7 @@ static int start(struct wrk_worker *w)
 	w->config_applied_s = w->started_unix_ms / 1000;
 	w->strangers_log = (struct sp_ratelimit){.per_second = 5, .burst = 20};
 	sp_timer_init(&w->drain, w->loop, on_drain, w);
+	sp_timer_init(&w->tick, w->loop, on_tick, w);
 	for (size_t i = 0; i < sizeof(steps) / sizeof(steps[0]) && !err; i++)
 		err = steps[i](w);
 	if (!err)
@@ -457,11 +599,13 @@ static int start(struct wrk_worker *w)
 	if (err)
 		return err;
 	sp_watchdog_init(&w->watchdog, w->loop);
+	begin_ticking(w);
 	return 0;
 }
 
 int wrk_worker_new(const char *config_path, struct wrk_config *cfg,
-		   struct wrk_identity *id, struct wrk_worker **ret)
+		   struct wrk_identity *id, struct wrk_kept *kept,
+		   struct wrk_worker **ret)
 {
 	struct wrk_worker *w = calloc(1, sizeof(*w));
 	if (!w) {
@@ -470,13 +614,15 @@ int wrk_worker_new(const char *config_path, struct wrk_config *cfg,
 		return -ENOMEM;
 	}
 	w->config_path = config_path;
+	w->kept = kept;
 	w->cfg = cfg;
 	w->id = *id;
 	sodium_memzero(id, sizeof(*id));
 	int err = start(w);
 	if (err) {
 		sp_error("worker", "cannot start", "error=%s", sp_strerror(err));
-		wrk_worker_free(w);
+		if (!w->heir) // else what it inherited waits for the next
+			wrk_worker_free(w);
 		return err;
 	}
 	*ret = w;
@@ -527,10 +673,10 @@ void wrk_worker_free(struct wrk_worker *w)
 	sp_session_clock_free(w->clock);
 	sp_arena_free(w->arena);
 	sp_budget_free(w->budget);
-	free(w->replay_memory);
 	sp_hs_worker_keys_done(&w->keys);
 	sp_watchdog_done(&w->watchdog);
 	sp_timer_done(&w->drain);
+	sp_timer_done(&w->tick);
 	sp_loop_free(w->loop);
 	free_tls(w);
 	wrk_identity_done(&w->id);

@@ -18,6 +18,7 @@
 #include "worker/dial.h"
 #include "worker/exit.h"
 #include "worker/identity.h"
+#include "worker/keeper.h"
 #include "worker/listener.h"
 #include "worker/resolve.h"
 #include "worker/segments.h"
@@ -32,6 +33,7 @@ struct wrk_worker;
 struct wrk_port {
 	struct wrk_worker *w;
 	struct wrk_listener *listener;
+	struct sp_target at; // as in the config
 	enum sp_carrier_kind kind;
 };
 
@@ -40,14 +42,32 @@ struct wrk_retired_tls { // carriers may still use it
 	struct sp_tls *tls;
 };
 
+// What outlives the process besides sessions; in the arena.
+struct wrk_lasting {
+	uint64_t boot_id;
+	uint8_t boot_key[32];
+	uint32_t n_ports;
+	struct {
+		struct sp_target at; // as in the config
+		uint8_t kind;        // enum sp_carrier_kind
+		int32_t fd;
+	} port[WRK_PORTS_MAX];
+	uint64_t replay[]; // first contacts of late
+};
+
 struct wrk_worker {
 	const char *config_path;
+	struct wrk_kept *kept; // NULL: nothing outlives this process
+	struct wrk_lasting *lasting;
+	bool heir; // the arena is another process's
+	struct wrk_sessions_found found;
+	uint32_t orphans;      // descriptors that nobody knew
+	uint64_t took_over_us; // from the end of the other process, or 0
 	struct wrk_config *cfg;
 	struct wrk_identity id;
 	struct wrk_retired_tls *retired;
 	struct sp_loop *loop;
 	struct sp_hs_worker_keys keys; // trusted changes at a reload
-	void *replay_memory;
 	struct sp_replay *replay;
 	struct sp_budget *budget;
 	struct sp_arena *arena;
@@ -67,7 +87,7 @@ struct wrk_worker {
 	struct wrk_control *control;
 	struct sp_admin *admin;
 	struct sp_watchdog watchdog;
-	struct sp_timer drain;
+	struct sp_timer drain, tick;
 	uint64_t drain_until_us;
 	uint64_t started_unix_ms;
 	struct sp_ratelimit strangers_log;
@@ -77,10 +97,12 @@ struct wrk_worker {
 	uint64_t reloads_ok, reloads_failed, config_applied_s;
 };
 
-// Starts everything; takes over `cfg` and `id` (which is zeroed) in every case. 0 and
-// *ret; an error, which was logged.
+// Starts everything; takes over `cfg` and `id` (which is zeroed) in every case. `kept`
+// (NULL: none) outlives the worker; what lies there is taken over. 0 and *ret; an error,
+// which was logged.
 int wrk_worker_new(const char *config_path, struct wrk_config *cfg,
-		   struct wrk_identity *id, struct wrk_worker **ret) SP_MUST_CHECK;
+		   struct wrk_identity *id, struct wrk_kept *kept,
+		   struct wrk_worker **ret) SP_MUST_CHECK;
 // Until a signal ends it. 0; -EIO, -EDEADLK.
 int wrk_worker_run(struct wrk_worker *w) SP_MUST_CHECK;
 void wrk_worker_free(struct wrk_worker *w); // NULL is fine

@@ -295,7 +295,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	static uint64_t clock_us;
 	struct peer p = {.now = 1000000};
-	struct sp_arena_options ao = {1, 48, 65536};
+	struct sp_arena_options ao = {
+		.max_sessions = 1, .max_streams = 48, .memory_bytes = 65536};
 	struct sp_session_options o = {
 		.ops = &ops, .ctx = &p.prog, .clock_us = &clock_us};
 	clock_us = p.now;

@@ -8,7 +8,7 @@ import subprocess
 
 import fleetfiles
 import yaml
-from harness import BUILD, SLOW, Client, Process, free_port, http_get, parse_metrics
+from harness import BUILD, SLOW, Client, KeptProcess, Process, free_port, http_get, parse_metrics
 from servers import wait_until
 from signed import write_secret
 
@@ -65,7 +65,7 @@ class Controller(Process):
         return parse_metrics(http_get(self.admin, "/metrics")[1])
 
 
-class FleetWorker(Process):
+class FleetWorker(KeptProcess):
     """A worker that joined with a one-time token and gets its config from the controller."""
 
     def __init__(self, lab, name, number=0, folder=None, **config):
@@ -102,14 +102,6 @@ class FleetWorker(Process):
 
     def metrics(self):
         return parse_metrics(http_get(self.agent_admin, "/metrics")[1])
-
-    def agent_pid(self):
-        with open(f"/proc/{self.pid}/task/{self.pid}/children", encoding="ascii") as f:
-            for pid in map(int, f.read().split()):
-                with open(f"/proc/{pid}/cmdline", "rb") as cmdline:
-                    if b"agent" in cmdline.read().split(b"\0"):
-                        return pid
-        return None
 
 
 class Vantage(Process):

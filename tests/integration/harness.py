@@ -136,14 +136,32 @@ class Process:
             self.process is not None
             and -(self.process.returncode or 0) in faults
             or bool(re.search(r"runtime error:|ERROR: \w+Sanitizer", self.log))
+            or bool(re.search(r"comp=keeper .* signal=(4|6|7|8|11|31) ", self.log))
         )
 
     def rss_kb(self):
-        text = FilePath(f"/proc/{self.pid}/status").read_text()
-        return int(re.search(r"VmRSS:\s+(\d+)", text).group(1))
+        return rss_kb(self.pid)
 
     def fds(self):
         return len(os.listdir(f"/proc/{self.pid}/fd"))
+
+
+def alone():
+    """Whether workers run without a keeper, as the thread sanitizer wants."""
+    return "thread" in BUILD.name
+
+
+def children(pid):
+    """Pids of the processes that `pid` made."""
+    with contextlib.suppress(FileNotFoundError):
+        text = FilePath(f"/proc/{pid}/task/{pid}/children").read_text()
+        return list(map(int, text.split()))
+    return []
+
+
+def rss_kb(pid):
+    text = FilePath(f"/proc/{pid}/status").read_text()
+    return int(re.search(r"VmRSS:\s+(\d+)", text).group(1))
 
 
 def http_get(port, path, headers=None, timeout=10):
@@ -333,7 +351,42 @@ def curl_sha256(proxy_port, url, *args, **kw):
 # ---- workers and clients ----
 
 
-class Worker(Process):
+class KeptProcess(Process):
+    """A worker: a keeper, its exit, and perhaps the exit's agent."""
+
+    def exit_pid(self):
+        """The exit under its keeper; None while there is none."""
+        return next(iter(children(self.pid)), self.pid if alone() else None)
+
+    def kill_exit(self):
+        """SIGKILL to the exit alone: the keeper makes another. Its pid."""
+        pid = wait_until(self.exit_pid, 10 * SLOW, "an exit")
+        os.kill(pid, signal.SIGKILL)
+        return pid
+
+    def signal(self, number):
+        """A stop holds the keeper too, which would take the exit for hung."""
+        pids = [self.pid, *children(self.pid)] if self.alive() else []
+        if number == signal.SIGCONT:
+            pids.reverse()
+        for pid in pids if number in (signal.SIGSTOP, signal.SIGCONT) else pids[:1]:
+            os.kill(pid, number)
+
+    def rss_kb(self):
+        return rss_kb(self.exit_pid())
+
+    def fds(self):
+        return len(os.listdir(f"/proc/{self.exit_pid()}/fd"))
+
+    def agent_pid(self):
+        for pid in children(self.exit_pid()) if self.exit_pid() else []:
+            with contextlib.suppress(FileNotFoundError), open(f"/proc/{pid}/cmdline", "rb") as f:
+                if b"agent" in f.read().split(b"\0"):
+                    return pid
+        return None
+
+
+class Worker(KeptProcess):
     """sallyport-worker with its files in a folder of its own."""
 
     def __init__(self, lab, name, start=True, nofile=0, carrier="tcp", policy=None, **config):

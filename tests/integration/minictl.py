@@ -9,7 +9,7 @@ import time
 
 import yaml
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
-from harness import ALLOW_LOOPBACK, BUILD, SLOW, Process, deep_merge, free_port, http_get, parse_metrics
+from harness import ALLOW_LOOPBACK, BUILD, SLOW, KeptProcess, deep_merge, free_port, http_get, parse_metrics
 from servers import wait_until
 from signed import key_text, raw_public
 
@@ -112,7 +112,7 @@ class MiniController:
         return self.process.returncode not in (None, 0, -9)
 
 
-class EnrolledWorker(Process):
+class EnrolledWorker(KeptProcess):
     """sallyport-worker whose config comes from a controller."""
 
     carrier = "tcp"

@@ -81,9 +81,9 @@ class Chaos:
                 await asyncio.sleep(self.random.random())
                 path.unblock()
             else:
-                os.kill(worker.pid, signal.SIGSTOP)
+                worker.signal(signal.SIGSTOP)
                 await asyncio.sleep(self.random.random())
-                os.kill(worker.pid, signal.SIGCONT)
+                worker.signal(signal.SIGCONT)
 
     async def run(self):
         streams = (self.stream(i) for i in range(STREAMS))

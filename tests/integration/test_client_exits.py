@@ -70,11 +70,11 @@ def test_an_exit_that_freezes_as_a_process_costs_a_new_request_little_more(two):
     import signal
 
     two.get()
-    os.kill(two.first.pid, signal.SIGSTOP)
+    two.first.signal(signal.SIGSTOP)
     try:
         assert two.get() < 1.2 * SLOW
     finally:
-        os.kill(two.first.pid, signal.SIGCONT)
+        two.first.signal(signal.SIGCONT)
     assert two.client.status()["connections"]["moved"] == 1
 
 

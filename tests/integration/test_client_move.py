@@ -114,12 +114,12 @@ def test_a_frozen_exit_loses_the_session_and_takes_nothing_back(place, servers):
     with socks_connect(place.socks, "127.0.0.1", echo.port) as s:
         s.sendall(b"one")
         assert recv_exact(s, 3) == b"one"
-        os.kill(place.first.pid, signal.SIGSTOP)
+        place.first.signal(signal.SIGSTOP)
         try:
             assert place.get() < 1.5 * SLOW
             place.wait_moved()
         finally:
-            os.kill(place.first.pid, signal.SIGCONT)
+            place.first.signal(signal.SIGCONT)
         assert place.client.exit("second")["session"] == session
         with pytest.raises(ConnectionResetError):
             while s.recv(100):

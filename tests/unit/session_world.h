@@ -299,7 +299,10 @@ static int make_world(uint64_t workers_memory)
 	w.now = 1000 * MS;
 	w.auto_open = true;
 	for (int i = 0; i < 2; i++) {
-		struct sp_arena_options ao = {2, 4096, i ? workers_memory : 16 << 20};
+		struct sp_arena_options ao = {.max_sessions = 2,
+					      .max_streams = 4096,
+					      .memory_bytes =
+						      i ? workers_memory : 16 << 20};
 		struct sp_session_options o = {.role = i ? SP_ROLE_WORKER
 							 : SP_ROLE_CLIENT,
 					       .ops = &ops,

@@ -11,7 +11,8 @@
 static struct sp_arena *small(uint32_t streams, uint64_t memory)
 {
 	struct sp_arena *a;
-	struct sp_arena_options o = {2, streams, memory};
+	struct sp_arena_options o = {
+		.max_sessions = 2, .max_streams = streams, .memory_bytes = memory};
 	assert_int_equal(sp_arena_new(&o, &a), 0);
 	return a;
 }

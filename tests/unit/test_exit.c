@@ -337,7 +337,8 @@ static int setup(void **state)
 	memset(&dialer, 0, sizeof(dialer));
 	assert_int_equal(sp_loop_new(&w.loop), 0);
 	for (int i = 0; i < 2; i++) {
-		struct sp_arena_options ao = {4, 256, 32 << 20};
+		struct sp_arena_options ao = {
+			.max_sessions = 4, .max_streams = 256, .memory_bytes = 32 << 20};
 		struct sp_session_options so = {
 			.role = i ? SP_ROLE_WORKER : SP_ROLE_CLIENT,
 			.id = {1, 2, 3},

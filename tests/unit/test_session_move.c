@@ -554,7 +554,8 @@ static void run(void)
 				       .ops = &client_ops,
 				       .clock_us = &w.now,
 				       .id = "one session 16b"};
-	struct sp_arena_options ao = {4, 64, 4 << 20};
+	struct sp_arena_options ao = {
+		.max_sessions = 4, .max_streams = 64, .memory_bytes = 4 << 20};
 	memset(&w, 0, sizeof(w));
 	rng = seed * UINT64_C(0x9e3779b97f4a7c15) + 1;
 	w.now = 1000000;

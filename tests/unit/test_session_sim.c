@@ -250,7 +250,9 @@ static void setup(struct sim *m, uint64_t seed)
 	m->n_pairs = chance(75) ? 1 : 2 + (int)rnd(MAX_PAIRS - 1);
 	for (int side = 0; side < 2; side++) {
 		uint32_t memory = chance(60) ? 4 << 20 : rnd(chance(50) ? 60000 : 300000);
-		struct sp_arena_options ao = {4, 64 * MAX_PAIRS, memory};
+		struct sp_arena_options ao = {.max_sessions = 4,
+					      .max_streams = 64 * MAX_PAIRS,
+					      .memory_bytes = memory};
 		assert_int_equal(sp_arena_new(&ao, &m->arena[side]), 0);
 	}
 	for (int i = 0; i < m->n_pairs; i++)

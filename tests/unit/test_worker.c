@@ -51,7 +51,8 @@ static void another_device_cannot_take_a_session_over(void **state)
 	up(d, "alice");
 	make_device(thief, "alice", 3600);
 	// the thief knows the session's id and says a higher epoch
-	struct sp_arena_options ao = {4, 16, 1 << 20};
+	struct sp_arena_options ao = {
+		.max_sessions = 4, .max_streams = 16, .memory_bytes = 1 << 20};
 	struct sp_session_options so = {
 		.role = SP_ROLE_CLIENT,
 		.ops = &client_ops,

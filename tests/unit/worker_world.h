@@ -288,7 +288,8 @@ static inline void make_pass(struct device *d, const char *user, uint64_t lifeti
 
 static inline void make_device(struct device *d, const char *user, uint64_t lifetime_s)
 {
-	struct sp_arena_options ao = {4, 256, 8 << 20};
+	struct sp_arena_options ao = {
+		.max_sessions = 4, .max_streams = 256, .memory_bytes = 8 << 20};
 	struct sp_session_options so = {
 		.role = SP_ROLE_CLIENT,
 		.ops = &client_ops,
@@ -361,7 +362,7 @@ static inline int start(const char *limits)
 	if (wrk_identity_load(cfg, &id, why, sizeof(why)))
 		fail_msg("%s", why);
 	sp_log_setup(SP_LOG_ERROR, SP_LOG_LOGFMT, 2);
-	assert_int_equal(wrk_worker_new(x.yaml, cfg, &id, &x.w), 0);
+	assert_int_equal(wrk_worker_new(x.yaml, cfg, &id, NULL, &x.w), 0);
 	struct sp_link_env_options o = {.loop = x.w->loop, .handshake_ms = 5000};
 	assert_int_equal(sp_session_clock_new(x.w->loop, &x.clock), 0);
 	o.clock = x.clock;

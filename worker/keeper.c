@@ -1,0 +1,314 @@
+#include "worker/keeper.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <sysexits.h>
+#include <time.h>
+#include <unistd.h>
+
+#define ENV        "SALLYPORT_KEPT" // the descriptor, for the next image of the keeper
+#define LOOK_MS    100
+#define HUNG       10 // looks without a tick
+#define HUNG_START 100
+#define GIVE_UP    8 // crashes within a minute
+#define BUDGET_MS  60000
+
+struct keeper {
+	char **argv;
+	struct wrk_life *life;
+	int fd;
+	pid_t exit;
+	uint64_t ticks;
+	unsigned still; // looks since the last tick
+	bool stopping;  // asked to end
+	bool hung;
+};
+
+static uint64_t now_ms(void)
+{
+	struct timespec t;
+	clock_gettime(CLOCK_BOOTTIME, &t);
+	return (uint64_t)t.tv_sec * 1000 + (uint64_t)t.tv_nsec / 1000000;
+}
+
+// The exit logs; of the exit's end nobody else can tell.
+static void say(const char *level, const char *text, int a, int b)
+{
+	struct timespec t;
+	struct tm tm;
+	char at[32];
+	clock_gettime(CLOCK_REALTIME, &t);
+	gmtime_r(&t.tv_sec, &tm);
+	strftime(at, sizeof(at), "%Y-%m-%dT%H:%M:%S", &tm);
+	dprintf(2, "time=%s.%03ldZ level=%s comp=keeper msg=\"%s\" signal=%d status=%d\n",
+		at, t.tv_nsec / 1000000, level, text, a, b);
+}
+
+// ---- the file ----
+
+static int map(int fd, struct wrk_life **ret)
+{
+	void *p = mmap(NULL, WRK_LIFE_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	if (p == MAP_FAILED)
+		return -errno;
+	*ret = p;
+	return 0;
+}
+
+static int open_new(struct keeper *k)
+{
+	k->fd = memfd_create("sallyport-arena", 0); // survives exec
+	if (k->fd < 0)
+		return -errno;
+	int err = ftruncate(k->fd, WRK_LIFE_BYTES) ? -errno : map(k->fd, &k->life);
+	if (err) {
+		close(k->fd);
+		return err;
+	}
+	k->life->version = WRK_LIFE_VERSION;
+	k->life->magic = WRK_LIFE_MAGIC;
+	return 0;
+}
+
+static int open_old(struct keeper *k, const char *text)
+{
+	k->fd = atoi(text);
+	int err = k->fd > 2 ? map(k->fd, &k->life) : -EBADF;
+	if (!err &&
+	    (k->life->magic != WRK_LIFE_MAGIC || k->life->version != WRK_LIFE_VERSION))
+		err = -EPROTO;
+	return err;
+}
+
+// ---- the exit ----
+
+// Marks grow with the descriptors that are met; those between are not inherited.
+static int mark_inherited(struct wrk_kept *k, int fd)
+{
+	if (fd >= k->n_taken) {
+		int n = fd + 256;
+		bool *taken = realloc(k->taken, (size_t)n * sizeof(*taken));
+		if (!taken)
+			return -ENOMEM;
+		for (int i = k->n_taken; i < n; i++)
+			taken[i] = true;
+		k->taken = taken;
+		k->n_taken = n;
+	}
+	k->taken[fd] = false;
+	return 0;
+}
+
+static int list_inherited(struct wrk_kept *k)
+{
+	int err = 0;
+	DIR *d = opendir("/proc/self/fd");
+	if (!d)
+		return -errno;
+	for (struct dirent *e; !err && (e = readdir(d));) {
+		int fd = atoi(e->d_name);
+		if (fd > 2 && fd != dirfd(d) && fd != k->fd)
+			err = mark_inherited(k, fd);
+	}
+	closedir(d);
+	return err;
+}
+
+static int begin_exit(const struct keeper *k, pid_t parent, struct wrk_kept *ret)
+{
+	sigset_t none;
+	(void)prctl(PR_SET_PDEATHSIG, SIGKILL);
+	if (getppid() != parent)
+		_exit(EX_OSERR);
+	(void)prctl(PR_SET_NAME, "sallyport-exit");
+	sigemptyset(&none);
+	sigprocmask(SIG_SETMASK, &none, NULL);
+	unsetenv(ENV);
+	*ret = (struct wrk_kept){
+		.life = k->life,
+		.fd = k->fd,
+		.heir = k->life->lives > 1,
+	};
+	if (list_inherited(ret))
+		_exit(EX_OSERR);
+	return 0;
+}
+
+// 0: this is the exit.
+static pid_t make_exit(struct keeper *k, struct wrk_kept *ret)
+{
+	pid_t parent = getpid();
+	k->life->lives++;
+	atomic_store(&k->life->phase, WRK_LIFE_STARTING);
+	k->ticks = atomic_load(&k->life->ticks);
+	k->still = 0;
+	k->hung = false;
+	long pid = syscall(SYS_clone, CLONE_FILES | SIGCHLD, NULL, NULL, NULL, NULL);
+	if (pid == 0)
+		begin_exit(k, parent, ret);
+	return (pid_t)pid;
+}
+
+// ---- its end ----
+
+static bool is_fault(int signo)
+{
+	return signo == SIGSEGV || signo == SIGBUS || signo == SIGILL ||
+	       signo == SIGFPE || signo == SIGABRT || signo == SIGSYS;
+}
+
+static void note_crash(struct keeper *k)
+{
+	struct wrk_life *l = k->life;
+	unsigned at = l->n_crashes % WRK_CRASHES;
+	l->crash[at].at_ms = now_ms();
+	l->crash[at].mark = atomic_load(&l->mark);
+	l->n_crashes++;
+}
+
+unsigned wrk_life_crashes(const struct wrk_life *l, uint32_t mark, uint64_t within_ms)
+{
+	uint64_t now = now_ms();
+	unsigned n = 0;
+	for (unsigned i = 0; i < WRK_CRASHES && i < l->n_crashes; i++)
+		n += now - l->crash[i].at_ms < within_ms &&
+		     (!mark || l->crash[i].mark == mark);
+	return n;
+}
+
+// The very image that runs now, whatever was installed since.
+static void execute_again(const struct keeper *k)
+{
+	char fd[16];
+	snprintf(fd, sizeof(fd), "%d", k->fd);
+	if (setenv(ENV, fd, 1) == 0)
+		execv("/proc/self/exe", k->argv);
+	say("error", "cannot execute itself: the flows are lost", 0, errno);
+	_exit(EX_OSERR);
+}
+
+static void ended(struct keeper *k, int status)
+{
+	struct wrk_life *l = k->life;
+	int signo = WIFSIGNALED(status) ? WTERMSIG(status) : 0;
+	int code = WIFEXITED(status) ? WEXITSTATUS(status) : 0;
+	bool started = atomic_load(&l->phase) != WRK_LIFE_STARTING;
+	l->ended_ms = now_ms();
+	if (!signo && (code == 0 || k->stopping || (!started && l->lives == 1)))
+		_exit(code);
+	if (k->stopping)
+		_exit(EX_SOFTWARE);
+	if (!signo && !started) {
+		say("error", "the exit cannot begin; its flows wait", signo, code);
+		usleep(1000000); // what it lacks may come: a config that holds
+	} else if (k->hung || is_fault(signo) || !signo) {
+		l->hung += k->hung;
+		note_crash(k);
+	} else {
+		l->killed++;
+	}
+	if (wrk_life_crashes(l, 0, BUDGET_MS) >= GIVE_UP) {
+		say("error", "the exit crashes again and again", signo, code);
+		_exit(EX_SOFTWARE);
+	}
+	if (signo || started)
+		say("warn", "the exit ended; its flows go on with another", signo, code);
+	execute_again(k);
+}
+
+static void reap(struct keeper *k)
+{
+	int status;
+	pid_t pid;
+	while ((pid = waitpid(-1, &status, WNOHANG)) > 0)
+		if (pid == k->exit)
+			ended(k, status);
+}
+
+// ---- watching ----
+
+static void look(struct keeper *k)
+{
+	uint64_t ticks = atomic_load(&k->life->ticks);
+	unsigned most =
+		atomic_load(&k->life->phase) == WRK_LIFE_RUNNING ? HUNG : HUNG_START;
+	k->still = ticks == k->ticks ? k->still + 1 : 0;
+	k->ticks = ticks;
+	if (k->still < most || k->hung)
+		return;
+	k->hung = true;
+	kill(k->exit, SIGKILL);
+}
+
+static void keep(struct keeper *k, const sigset_t *all)
+{
+	const struct timespec every = {.tv_nsec = LOOK_MS * 1000000};
+	uint64_t next = now_ms() + LOOK_MS;
+	for (;;) {
+		siginfo_t info;
+		int signo = sigtimedwait(all, &info, &every);
+		reap(k);
+		if (signo == SIGTERM || signo == SIGINT)
+			k->stopping = true;
+		if (signo > 0 && signo != SIGCHLD && signo != SIGPIPE)
+			kill(k->exit, signo);
+		if (now_ms() < next)
+			continue;
+		next = now_ms() + LOOK_MS;
+		look(k);
+	}
+}
+
+int wrk_keeper_run(char **argv, struct wrk_kept *ret)
+{
+	struct keeper k = {.argv = argv, .fd = -1};
+	const char *text = getenv(ENV);
+	sigset_t all, was;
+	int err = text ? open_old(&k, text) : open_new(&k);
+	if (err)
+		return err;
+	sigfillset(&all);
+	sigdelset(&all, SIGSEGV);
+	sigdelset(&all, SIGBUS);
+	sigdelset(&all, SIGILL);
+	sigdelset(&all, SIGFPE);
+	sigdelset(&all, SIGABRT);
+	sigdelset(&all, SIGTSTP);
+	sigprocmask(SIG_BLOCK, &all, &was);
+	(void)prctl(PR_SET_DUMPABLE, 0);
+	(void)prctl(PR_SET_NAME, "sallyport-keep");
+	k.exit = make_exit(&k, ret);
+	if (k.exit == 0)
+		return 0;
+	if (k.exit > 0)
+		keep(&k, &all);
+	err = -errno;
+	sigprocmask(SIG_SETMASK, &was, NULL);
+	return err;
+}
+
+int wrk_kept_sweep(struct wrk_kept *k)
+{
+	struct sockaddr none = {.sa_family = AF_UNSPEC};
+	int n = 0;
+	for (int fd = 3; fd < k->n_taken; fd++) {
+		if (k->taken[fd])
+			continue;
+		k->taken[fd] = true;
+		(void)connect(fd, &none, sizeof(none));
+		close(fd);
+		n++;
+	}
+	return n;
+}
