@@ -26,7 +26,7 @@ static void drop(int32_t *fd, bool *owned, int n_owned)
 	*fd = SP_STREAM_DESC_NONE;
 	if (!own(is, SOCK_STREAM, owned, n_owned))
 		return;
-	owned[is] = false; // the number may be given again
+	// It stays marked: the number is ours to give again.
 	(void)connect(is, &none, sizeof(none));
 	close(is);
 }
@@ -66,6 +66,7 @@ static bool correct(int fd, struct sp_stream_rec *r, struct sp_stream_found *ret
 	return ret->head >= r->head;
 }
 
+// 0.0.0.0:0 where the socket is gone.
 static void bound_of(int fd, struct sp_target *ret)
 {
 	struct sockaddr_storage ss = {.ss_family = AF_UNSPEC};
@@ -104,8 +105,7 @@ static enum wrk_exit_taken adopt_open(struct wrk_exit_session *es,
 		fd = SP_STREAM_DESC_NONE;
 		found.head = head - 1;
 	}
-	if (fd >= 0)
-		bound_of(fd, &found.bound);
+	bound_of(fd, &found.bound);
 	if (sp_stream_adopt(engine, record, &found, NULL, &st)) {
 		if (fd >= 0) {
 			owned[fd] = false;

@@ -159,6 +159,13 @@ def children(pid):
     return []
 
 
+def runs(pid):
+    """Whether it is a process that has not ended."""
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+        return FilePath(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    return False
+
+
 def rss_kb(pid):
     text = FilePath(f"/proc/{pid}/status").read_text()
     return int(re.search(r"VmRSS:\s+(\d+)", text).group(1))
@@ -357,6 +364,12 @@ class KeptProcess(Process):
     def exit_pid(self):
         """The exit under its keeper; None while there is none."""
         return next(iter(children(self.pid)), self.pid if alone() else None)
+
+    def kill(self):
+        """SIGKILL to the keeper; with it ends the exit."""
+        pids = children(self.pid) if self.alive() else []
+        super().kill()
+        wait_until(lambda: not any(map(runs, pids)), 10 * SLOW, "the exit's end")
 
     def kill_exit(self):
         """SIGKILL to the exit alone: the keeper makes another. Its pid."""

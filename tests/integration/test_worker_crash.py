@@ -1,32 +1,198 @@
-"""The worker's exit is killed, again and again: streams and datagram flows go on."""
+"""The worker's exit is killed, again and again, and hangs: streams and flows go on, byte for byte."""
 
+import hashlib
 import os
+import random
 import re
 import signal
+import socket
+import threading
 
-from harness import SLOW, alone, curl_sha256, parse_metrics
-from servers import wait_until
 import pytest
+from harness import SLOW, SocksUdp, alone, curl_sha256, recv_exact, socks_connect
+from servers import TcpServer, wait_until
 
 pytestmark = pytest.mark.skipif(alone(), reason="the thread sanitizer wants no keeper")
 
 
-def lives(worker):
-    return len(re.findall(r'msg="took over"', worker.log))
+def taken_over(worker):
+    """What each new exit said of what it took over, oldest first."""
+    rows = re.findall(r'msg="took over" (.*)', worker.log)
+    return [{k: int(v) for k, v in (x.split("=") for x in r.split())} for r in rows]
 
 
-def test_a_download_outlives_its_worker_killed_twenty_times(lab, origin):
+def crash(worker):
+    """The exit is killed and another one has taken over; what that said."""
+    before = len(taken_over(worker))
+    worker.kill_exit()
+    wait_until(lambda: len(taken_over(worker)) > before, 10 * SLOW, "another exit")
+    return taken_over(worker)[-1]
+
+
+class Run:
+    """A thread with a result."""
+
+    def __init__(self, call, *args):
+        self.result = None
+        self.thread = threading.Thread(target=self._run, args=(call, *args), daemon=True)
+        self.thread.start()
+
+    def _run(self, call, *args):
+        self.result = call(*args)
+
+    def alive(self):
+        return self.thread.is_alive()
+
+    def wait(self, timeout=60):
+        self.thread.join(timeout * SLOW)
+        assert not self.alive(), "no end"
+        return self.result
+
+
+async def digest(reader, writer):
+    """Answers the SHA-256 of all that comes, after its end."""
+    sha = hashlib.sha256()
+    while part := await reader.read(65536):
+        sha.update(part)
+    writer.write(sha.digest())
+    writer.close()
+
+
+def upload(socks, port, size, seed):
+    """(what the server hashed, what was sent)."""
+    rng, sha = random.Random(seed), hashlib.sha256()
+    with socks_connect(socks, "127.0.0.1", port) as s:
+        s.settimeout(60)
+        for _ in range(size // 65536):
+            part = rng.randbytes(65536)
+            sha.update(part)
+            s.sendall(part)
+        s.shutdown(socket.SHUT_WR)
+        return recv_exact(s, 32), sha.digest()
+
+
+def test_bulk_both_ways_outlives_kills_of_the_exit(lab, origin, servers):
     pair = lab.pair()
-    import threading
-    out = []
-    size = 200_000_000
-    t = threading.Thread(target=lambda: out.append(
-        curl_sha256(pair.socks, f"http://127.0.0.1:{origin.port}/bytes/{size}")))
-    t.start()
-    for i in range(20):
-        wait_until(lambda: lives(pair.worker) == i, 10, "life")
+    sink = TcpServer(servers, digest)
+    url = f"http://127.0.0.1:{origin.port}/bytes/"
+    size = 200_000_000 // SLOW
+    want = curl_sha256(pair.socks, f"{url}{size}")[1]
+    down = Run(curl_sha256, pair.socks, f"{url}{size}")
+    up = Run(upload, pair.socks, sink.port, 64 << 20, 7)
+    kills = 0
+    while (down.alive() or up.alive()) and kills < 30:
+        crash(pair.worker)
+        kills += 1
+    assert down.wait() == (size, want)
+    got, sent = up.wait()
+    assert got == sent
+    assert kills > 3
+    assert all(t["lost"] == 0 for t in taken_over(pair.worker))
+
+
+def test_streams_of_all_kinds_outlive_a_kill(lab, servers):
+    """Idle ones, half-closed ones either way, and some that are being dialled."""
+    pair = lab.pair()
+    sink = TcpServer(servers, digest)
+
+    async def speak_then_listen(reader, writer):
+        writer.write(b"hello")
+        writer.write_eof()
+        sha = hashlib.sha256(await reader.read())
+        assert sha
+        writer.close()
+
+    talk = TcpServer(servers, speak_then_listen)
+    busy = socket.create_server(("127.0.0.1", 0), backlog=0)
+    fill = socket.create_connection(busy.getsockname())  # its queue is full: no SYN is answered
+    dialling = [Run(socks_connect, pair.socks, "127.0.0.1", busy.getsockname()[1])
+                for _ in range(3)]
+    busy.settimeout(10 * SLOW)
+    idle = [socks_connect(pair.socks, "127.0.0.1", sink.port) for _ in range(50)]
+    for i, s in enumerate(idle):
+        s.sendall(b"%d" % i)
+    half = [socks_connect(pair.socks, "127.0.0.1", talk.port) for _ in range(20)]
+    for s in half:
+        assert recv_exact(s, 5) == b"hello" and s.recv(1) == b""
+    ended = [socks_connect(pair.socks, "127.0.0.1", sink.port) for _ in range(20)]
+    for s in ended[:10]:
+        s.shutdown(socket.SHUT_WR)
+    for _ in range(3):
+        t = crash(pair.worker)
+        assert t["lost"] == 0
+        assert t["streams"] >= 80 and t["redial"] == 3
+    for i, s in enumerate(idle):
+        s.sendall(b"more")
+        s.shutdown(socket.SHUT_WR)
+        assert recv_exact(s, 32) == hashlib.sha256(b"%dmore" % i).digest()
+    for s in half:
+        s.sendall(b"bye")
+        s.close()
+    for s in ended[:10]:
+        assert recv_exact(s, 32) == hashlib.sha256(b"").digest()
+    for s in ended[10:]:
+        s.shutdown(socket.SHUT_WR)
+        assert recv_exact(s, 32) == hashlib.sha256(b"").digest()
+    busy.listen(16)
+    accepted = [busy.accept()[0] for _ in range(4)]
+    for d in dialling:
+        d.wait(20).close()
+    for s in [fill, busy, *accepted]:
+        s.close()
+    wait_until(lambda: pair.worker.metric("sallyport_worker_streams") == 0, 10 * SLOW, "the end")
+
+
+def test_a_datagram_flow_keeps_its_address_over_a_kill(lab):
+    pair = lab.pair()
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
+        server.bind(("127.0.0.1", 0))
+        server.settimeout(10 * SLOW)
+        udp = SocksUdp(pair.socks, timeout=1)
+        udp.send("127.0.0.1", server.getsockname()[1], b"one")
+        first = server.recvfrom(100)
+        assert first[0] == b"one"
+        assert crash(pair.worker)["flows"] == 1
+        # the destination speaks first, to the address it knows
+        def answered():
+            server.sendto(b"answer", first[1])
+            try:
+                return udp.recv() == b"answer"
+            except TimeoutError:
+                return False
+        assert wait_until(answered, 10 * SLOW, "an answer")
+        udp.send("127.0.0.1", server.getsockname()[1], b"two")
+        assert server.recvfrom(100) == (b"two", first[1])
+        udp.close()
+
+
+def test_an_exit_that_hangs_is_replaced(lab, origin):
+    pair = lab.pair()
+    url = f"http://127.0.0.1:{origin.port}/bytes/"
+    down = Run(curl_sha256, pair.socks, f"{url}200000000")
+    wait_until(lambda: pair.worker.metric("sallyport_worker_streams") == 1, 10 * SLOW)
+    os.kill(pair.worker.exit_pid(), signal.SIGSTOP)
+    wait_until(lambda: taken_over(pair.worker), 5 * SLOW, "another exit")
+    assert down.wait()[0] == 200000000
+
+
+def test_a_config_that_broke_meanwhile_costs_time_and_no_flow(lab, servers):
+    pair = lab.pair()
+    sink = TcpServer(servers, digest)
+    good = pair.worker.config_path.read_text()
+    with socks_connect(pair.socks, "127.0.0.1", sink.port) as s:
+        s.settimeout(20 * SLOW)
+        s.sendall(b"before")
+        pair.worker.config_path.write_text("nonsense: [\n")
         pair.worker.kill_exit()
-        import time; time.sleep(0.05)
-    t.join()
-    print(out, re.findall("took over.*", pair.worker.log))
-    assert out[0][0] == size
+        pair.worker.wait_log("the exit cannot begin")
+        pair.worker.config_path.write_text(good)
+        s.sendall(b"after")
+        s.shutdown(socket.SHUT_WR)
+        assert recv_exact(s, 32) == hashlib.sha256(b"beforeafter").digest()
+
+
+def test_the_keepers_end_is_the_workers(lab):
+    w = lab.worker()
+    pid = w.exit_pid()
+    w.kill()
+    assert not os.path.exists(f"/proc/{pid}/exe")
