@@ -276,14 +276,16 @@ class Fleet:
         return pids
 
     def stop_worker(self, name):
-        """SIGSTOP to the exit process: its port stays open."""
+        """SIGSTOP to all processes of a worker: its port stays open."""
         node = self.nodes[name]
         node.stopped = True
-        node.proc.send_signal(signal.SIGSTOP)
+        for pid in self.procs.tree(node.proc):
+            os.kill(pid, signal.SIGSTOP)
 
     def continue_worker(self, name):
         node = self.nodes[name]
-        node.proc.send_signal(signal.SIGCONT)
+        for pid in reversed(self.procs.tree(node.proc)):  # the keeper last
+            os.kill(pid, signal.SIGCONT)
         node.stopped = False
 
     def end(self):
