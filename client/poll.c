@@ -215,11 +215,14 @@ static void ask(void *ctx)
 	struct cli_poll *p = ctx;
 	char url[SP_FLEET_URL_MAX + 32], match[200];
 	const char *headers[] = {p->authorization, p->device, NULL, NULL};
-	p->waited = p->etag[0];
+	// After a failure the first answer is wanted at once: it says that all is well
+	// again.
+	p->waited = p->etag[0] && !p->info.failed;
 	snprintf(url, sizeof(url), "%s", p->urls[p->at]);
-	if (p->waited) {
+	if (p->waited)
 		snprintf(url, sizeof(url), "%s%cwait=%d", p->urls[p->at],
 			 strchr(p->urls[p->at], '?') ? '&' : '?', CLI_POLL_WAIT_S);
+	if (p->etag[0]) {
 		snprintf(match, sizeof(match), "If-None-Match: %s", p->etag);
 		headers[2] = match;
 	}

@@ -147,6 +147,23 @@ def test_without_an_endpoint_it_starts_from_the_last_good_config(lab, origin, en
     wait_until(lambda: p.client.status()["poll"]["state"] == "failing", 10 * SLOW, "it says so")
 
 
+def test_after_a_failure_the_endpoint_is_asked_without_waiting(lab, endpoint):
+    worker = lab.worker("first")
+    p = Polling(lab, [worker], endpoint.url)
+    endpoint.serve(p.config([worker]))
+    p.start().ready()
+    wait_until(lambda: "wait=" in endpoint.asked[-1][0], 5 * SLOW, "a long poll")
+    body, etag, mark = endpoint.body, endpoint.etag, len(endpoint.asked)
+    endpoint.serve(b"", 503)
+    wait_until(lambda: p.client.status()["poll"]["state"] == "failing", 10 * SLOW, "it says so")
+    with endpoint.changed:
+        endpoint.body, endpoint.etag, endpoint.status = body, etag, 200
+    wait_until(lambda: p.client.status()["poll"]["state"] == "good", 15 * SLOW, "all is well")
+    path, headers = endpoint.asked[mark]
+    assert "wait=" not in path and headers["If-None-Match"] == etag
+    wait_until(lambda: "wait=" in endpoint.asked[-1][0], 5 * SLOW, "a long poll again")
+
+
 def test_the_next_url_is_asked_when_one_fails(lab, origin, endpoint):
     worker = lab.worker("first")
     dead = f"http://127.0.0.1:{free_port()}/v1/config"
