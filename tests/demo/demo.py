@@ -90,7 +90,7 @@ def show_fleet(timeline, report):
          a["last_ack_ms"]],
         [f"worker {b['node']} hangs, port open", f"the client goes on through {b.get('moved_to')}",
          b.get("moved_ms")],
-        ["", f"TCP check: {'up' if b.get('tcp_when_down') else 'down'}; health checkers: "
+        ["", f"TCP check: {'up' if b.get('tcp_when_down', b['tcp_at_once']) else 'down'}; health checkers: "
              f"{b.get('said', 'nothing').partition('cause ')[2]}", b.get("down_ms")],
         ["", f"raw curl on the long poll: {b.get('poll_status')}, a new ETag", b.get("poll_ms")],
         ["", "out of the client's own config", b.get("gone_ms")],

@@ -71,7 +71,8 @@ def _moved(r):
 
 def _back(r):
     ms = r["broken"].get("back_ms")
-    return ("that node is offered again when it has recovered", ms is not None,
+    was_out = r["broken"].get("gone_ms") is not None
+    return ("that node is offered again when it has recovered", was_out and ms is not None,
             f"{_ms(ms)} after SIGCONT, a hold-down of 1 s included")
 
 

@@ -187,7 +187,7 @@ class Operations:
     def _say_broken(self, r):
         lines = [("moved_ms", f"the client goes on through worker {r.get('moved_to')}"),
                  ("down_ms", f"health checkers: {r.get('said')}; a TCP check still says "
-                             f"{'UP' if r.get('tcp_when_down') else 'down'}"),
+                             f"{'UP' if r.get('tcp_when_down', r['tcp_at_once']) else 'down'}"),
                  ("poll_ms", f"a raw curl on ?wait=50 returns: {r.get('poll_status')}, ETag "
                              f"{r['etag_before']} -> {r.get('etag')}, without {r['node']}"),
                  ("gone_ms", f"{r['node']} is out of the client's own config")]
@@ -269,8 +269,9 @@ class Operations:
         good = report["came"] == "adopted" and report["client_after"] == before.get("session")
         self.timeline.say(
             f"session {report['id_before']} of {report['home_before']}: now "
-            f"{report['id_after']} at {report['home_after']}, {report['came']} from Redis "
-            f"{report['ms']:.0f} ms after the kill", GREEN if good else RED)
+            f"{report['id_after']} at {report['home_after']}, "
+            f"{'adopted from Redis' if good else 'NOT adopted'} {report['ms']:.0f} ms after the "
+            "kill", GREEN if good else RED)
         return report
 
     def _start_again(self, victim, report, killed):
