@@ -85,12 +85,13 @@ def show_fleet(timeline, report):
     a, b, k = report["apply"], report["broken"], report["kill"]
     s, alone, v = k["session"], report["alone"], report["revoke"]
     resume, back = alone["resume"], alone["converged"]
+    up = b.get("tcp_when_down", b["tcp_at_once"])
     rows = [
         ["config changed", f"acknowledged by {len(a['acks_ms'])} of {a['workers']} workers",
          a["last_ack_ms"]],
         [f"worker {b['node']} hangs, port open", f"the client goes on through {b.get('moved_to')}",
          b.get("moved_ms")],
-        ["", f"TCP check: {'up' if b.get('tcp_when_down', b['tcp_at_once']) else 'down'}; health checkers: "
+        ["", f"TCP check: {'up' if up else 'down'}; health checkers: "
              f"{b.get('said', 'nothing').partition('cause ')[2]}", b.get("down_ms")],
         ["", f"raw curl on the long poll: {b.get('poll_status')}, a new ETag", b.get("poll_ms")],
         ["", "out of the client's own config", b.get("gone_ms")],

@@ -438,5 +438,6 @@ class Operations:
         self.timeline.say(
             f"  all linked, healthy and in step after {report.get('linked_ms', 0):.0f} ms; the "
             f"next change acknowledged by {report.get('acks', 0)} of {report['workers']}, with the "
-            f"client after {report.get('client_ms', 0):.0f} ms; epoch {epoch} -> {report['epoch']}", GREEN if "client_ms" in report else RED)
+            f"client after {report.get('client_ms', 0):.0f} ms; epoch {epoch} -> {report['epoch']}",
+            GREEN if "client_ms" in report else RED)
         return report

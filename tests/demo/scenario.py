@@ -182,7 +182,8 @@ def _event_line(event):
     applied = event.get("config", {})
     what = {"nothing": "undisturbed",
             "apply": f"apply    in force on {len(applied.get('acks_ms', []))} workers after "
-                     f"{applied.get('last_ack_ms') or 0:.0f} ms", "reset": f"{event['event']:8} RST to {carriers}",
+                     f"{applied.get('last_ack_ms') or 0:.0f} ms",
+            "reset": f"{event['event']:8} RST to {carriers}",
             "freeze": f"freeze   {carriers} go silent"}[event["kind"]]
     us = f"paused {ours['stall_ms']:.0f} ms" if ours["alive"] else "DIED"
     them = ("goes on" if theirs["alive"] else
