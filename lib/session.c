@@ -248,6 +248,19 @@ static uint64_t ping_at(const struct sp_session *s, const struct slot *sl)
 	return from + (live ? sl->ping_after_us : PING_IDLE_US);
 }
 
+uint64_t slot_pass_at(const struct slot *sl)
+{
+	uint64_t ahead = (PASS_BURST_SENT - 1) * PASS_EACH_US;
+	return sl->pass_paid_us > ahead ? sl->pass_paid_us - ahead : 0;
+}
+
+// Of several passes that come soon one after the other, the last is what is sent.
+static uint64_t pass_at(const struct sp_session *s, const struct slot *sl)
+{
+	bool waits = sl->pass && sl->phase == PHASE_RUN && sl - s->slots == s->primary;
+	return waits ? slot_pass_at(sl) : UINT64_MAX;
+}
+
 static uint64_t min64(uint64_t a, uint64_t b)
 {
 	return a < b ? a : b;
@@ -264,6 +277,8 @@ uint64_t sp_session_deadline(const struct sp_session *s)
 			d = min64(d, sl->report_at_us);
 		d = min64(d, stall_at(s, sl));
 		d = min64(d, ping_at(s, sl));
+		if (!sl->woken)
+			d = min64(d, pass_at(s, sl));
 	}
 	if (s->primary >= 0 && !s->slots[s->primary].woken && !TAILQ_EMPTY(&s->dirty))
 		d = min64(d, s->dirty_at_us);
@@ -274,6 +289,8 @@ static void slot_tick(struct sp_session *s, unsigned i)
 {
 	struct slot *sl = &s->slots[i];
 	if (sl->report_due && s->now_us >= sl->report_at_us)
+		slot_wake(sl);
+	if (s->now_us >= pass_at(s, sl))
 		slot_wake(sl);
 	if (s->now_us >= ping_at(s, sl)) {
 		sl->ping = true;

@@ -181,14 +181,14 @@ static int from_worker(struct in *in, const struct sp_frame *f)
 static int pass(struct in *in, const struct sp_frame *f)
 {
 	struct sp_session *s = in->s;
-	uint64_t paid = in->sl->pass_rx_us;
+	uint64_t paid = in->sl->pass_paid_us;
 	if (s->opt.role != SP_ROLE_WORKER)
 		return SP_E_PROTOCOL;
 	if (paid < s->now_us)
 		paid = s->now_us;
 	if (paid - s->now_us > (PASS_BURST - 1) * PASS_EACH_US)
 		return SP_E_PROTOCOL;
-	in->sl->pass_rx_us = paid + PASS_EACH_US;
+	in->sl->pass_paid_us = paid + PASS_EACH_US;
 	s->opt.ops->pass(s->opt.ctx, f->data, f->len);
 	return 0;
 }

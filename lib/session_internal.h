@@ -27,6 +27,7 @@
 #define GONE_MAX         16384    // answers to ids we do not have, waiting
 #define PASS_EACH_US     10000000 // a carrier may have a PASS each 10 s,
 #define PASS_BURST       8        // and so many at once
+#define PASS_BURST_SENT  4        // what a client does: some may be slow on their way
 #define TICKETS_MAX      2
 #define TICKET_BYTES_MAX 512
 #define FAT_BUCKETS      20
@@ -175,7 +176,7 @@ struct slot {
 	uint64_t waiting_since_us; // a report is due from the peer since; 0: none is
 	uint64_t probe_record, probe_us; // round-trip sample under way; probe_us 0: none
 	uint32_t srtt_us, rttvar_us;
-	uint64_t pass_rx_us;    // worker: PASS is paid for up to this time
+	uint64_t pass_paid_us;  // PASSes that came, or went, are paid for up to this time
 	uint64_t ping_after_us; // interval until the next PING
 	uint64_t ping_at_us;
 };
@@ -258,6 +259,8 @@ struct sp_session *session_with_record(const struct sp_session_options *opt, uin
 				uint64_t now_us);
 void session_wake(struct sp_session *s); // the primary carrier
 void slot_wake(struct slot *sl);
+// When the next PASS may be sent on it.
+uint64_t slot_pass_at(const struct slot *sl);
 int session_gone(struct sp_session *s, uint64_t id, bool is_flow, enum sp_reason reason);
 void gone_reported(struct gone_list *g, uint64_t records); // forgets those before
 void ctl_want(struct sp_session *s, struct ctl_state *c, uint8_t want);

@@ -131,9 +131,12 @@ static void put_session_control(struct out *o)
 {
 	struct sp_session *s = o->s;
 	struct slot *sl = o->sl;
-	if (sl->pass && room(o) >= s->pass_len + 8) {
+	if (sl->pass && s->now_us >= slot_pass_at(sl) && room(o) >= s->pass_len + 8) {
 		sp_frame_put_pass(&o->w, s->pass, s->pass_len);
 		sl->pass = false;
+		if (sl->pass_paid_us < s->now_us)
+			sl->pass_paid_us = s->now_us;
+		sl->pass_paid_us += PASS_EACH_US;
 	}
 	if (sl->goaway && room(o) >= 16) {
 		sp_frame_put_goaway(&o->w, sp_reason_to_wire(s->goaway_reason),

@@ -21,6 +21,7 @@ def good_before_and_after(fleet):
     fleet.well()
     yield
     fleet.redis.signal(18)  # CONT
+    assert "reason=protocol" not in fleet.user.log
 
 
 def save(redis):

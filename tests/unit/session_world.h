@@ -45,6 +45,8 @@ struct world {
 	uint16_t ports[64]; // of datagrams in order of arrival
 	bool auto_open;
 	enum sp_reason ended, goaway;
+	unsigned passes; // that came
+	uint8_t pass;    // the first byte of the last one
 };
 
 static struct world w;
@@ -189,8 +191,8 @@ static void on_ended(void *ctx, enum sp_reason reason)
 static void on_pass(void *ctx, const uint8_t *blob, size_t len)
 {
 	(void)ctx;
-	(void)blob;
-	(void)len;
+	w.passes++;
+	w.pass = len ? blob[0] : 0;
 }
 
 static const struct sp_session_ops ops = {

@@ -216,6 +216,24 @@ static void a_flood_of_passes_is_a_protocol_error(void **state)
 	assert_int_equal(give(1, frame, sizeof(frame)), SP_E_PROTOCOL);
 }
 
+static void passes_renewed_often_cost_no_carrier_and_the_last_one_arrives(void **state)
+{
+	(void)state;
+	attach(0);
+	for (uint8_t i = 1; i <= 100; i++) {
+		assert_int_equal(sp_session_send_pass(w.s[0], &i, 1), 0);
+		elapse(10 * MS, 0);
+	}
+	assert_in_range(w.passes, 1, 8);
+	elapse(11000 * MS, 0);
+	assert_int_equal(w.pass, 100);
+	assert_in_range(w.passes, 2, 8);
+	unsigned before = w.passes;
+	elapse(60000 * MS, 0);
+	assert_int_equal(w.passes, before);
+	assert_true(sp_session_deadline(w.s[0]) > w.now);
+}
+
 static void limits_that_the_worker_raises_hold_from_the_next_attach(void **state)
 {
 	(void)state;
@@ -440,6 +458,7 @@ int main(void)
 		T(goaway_and_end_reach_the_client),
 		T(an_end_that_was_lost_is_told_to_the_next_carrier),
 		T(a_flood_of_passes_is_a_protocol_error),
+		T(passes_renewed_often_cost_no_carrier_and_the_last_one_arrives),
 		T(limits_that_the_worker_raises_hold_from_the_next_attach),
 		T(a_position_told_again_makes_nothing_be_sent_again),
 		T(tickets_go_in_small_records_too),
