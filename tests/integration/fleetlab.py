@@ -37,7 +37,7 @@ class Redis(Process):
 class Controller(Process):
     def __init__(self, lab, **config):
         self.dir = lab.dir / "controller"
-        self.dir.mkdir()
+        self.dir.mkdir(exist_ok=True)
         self.socket, self.config_path = self.dir / "api.sock", self.dir / "controller.yaml"
         ports = [free_port() for _ in range(5)]
         self.admin, self.endpoint = ports[3], ports[4]

@@ -43,6 +43,8 @@ static struct {
 
 static inline void redis_start(void)
 {
+	signal(SIGPIPE,
+	       SIG_IGN); // as the programs do: a server that is killed may be written to
 	redis.pid = fork();
 	assert_true(redis.pid >= 0);
 	if (redis.pid == 0) {
