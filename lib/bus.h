@@ -153,6 +153,8 @@ struct sp_bus_client_options {
 	unsigned n_servers;                   // 1 to SP_BUS_SERVERS_MAX
 	uint32_t patience_ms; // without a link for so long: the next server; 0: 5,000
 	bool no_publishers;   // DEALER only: for enrolment
+	void *zmq; // libzmq context that many clients of one process share, borrowed;
+		   // NULL: its own
 	const struct sp_bus_client_ops *ops;
 	void *ctx;
 };

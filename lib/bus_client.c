@@ -1,4 +1,5 @@
 #include <errno.h>
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -17,6 +18,7 @@
 struct sp_bus_client {
 	struct sp_loop *loop;
 	void *zmq;
+	bool shares_zmq;
 	struct sp_bus_keys keys;
 	struct sp_bus_address servers[SP_BUS_SERVERS_MAX];
 	unsigned n, at;
@@ -24,8 +26,7 @@ struct sp_bus_client {
 	const struct sp_bus_client_ops *ops;
 	void *ctx;
 	struct bus_socket sub, dealer, monitor, sub_monitor;
-	unsigned monitors; // made so far: each needs a name of its own
-	bool shaken;       // CURVE is done; up once the socket takes messages
+	bool shaken; // CURVE is done; up once the socket takes messages
 	bool up;
 	const char *why; // of the last failure, which is told once
 	unsigned refusals, sub_refusals;
@@ -259,7 +260,9 @@ static int open_monitor(struct sp_bus_client *c, struct bus_socket *monitor,
 			struct bus_socket *of, bool (*take)(void *owner), int events)
 {
 	char name[48];
-	snprintf(name, sizeof(name), "inproc://monitor-%u", c->monitors++);
+	uint64_t id; // its name is its own among all of the context, closing ones too
+	randombytes_buf(&id, sizeof(id));
+	snprintf(name, sizeof(name), "inproc://monitor-%016" PRIx64, id);
 	if (zmq_socket_monitor(of->zmq, name, events))
 		return -errno;
 	int err = bus_socket_open(monitor, c->loop, c->zmq, ZMQ_PAIR, take, c);
@@ -268,11 +271,20 @@ static int open_monitor(struct sp_bus_client *c, struct bus_socket *monitor,
 	return err ? err : bus_socket_watch(monitor);
 }
 
+// The socket stops telling before its monitor goes: libzmq's thread would wait for good
+// to tell a monitor that is gone, and no link of its context would come back.
+static void close_monitored(struct bus_socket *s, struct bus_socket *monitor)
+{
+	if (s->zmq)
+		(void)!zmq_socket_monitor(s->zmq, NULL, 0);
+	bus_socket_close(monitor);
+	bus_socket_close(s);
+}
+
 static int open_dealer(struct sp_bus_client *c)
 {
 	const struct sp_bus_address *to = &c->servers[c->at];
-	bus_socket_close(&c->monitor);
-	bus_socket_close(&c->dealer);
+	close_monitored(&c->dealer, &c->monitor);
 	c->shaken = c->up = false;
 	int err =
 		bus_socket_open(&c->dealer, c->loop, c->zmq, ZMQ_DEALER, take_answer, c);
@@ -293,8 +305,7 @@ static int open_dealer(struct sp_bus_client *c)
 
 static int open_sub(struct sp_bus_client *c, const char **ret_at)
 {
-	bus_socket_close(&c->sub_monitor);
-	bus_socket_close(&c->sub);
+	close_monitored(&c->sub, &c->sub_monitor);
 	*ret_at = "subscriptions";
 	int err = bus_socket_open(&c->sub, c->loop, c->zmq, ZMQ_SUB, take_published, c);
 	if (!err)
@@ -341,7 +352,8 @@ int sp_bus_client_new(const struct sp_bus_client_options *opt, struct sp_bus_cli
 	sp_timer_init(&c->resubscribe, c->loop, on_resubscribe, c);
 	bus_seed();
 	at = c->servers[c->at].router;
-	c->zmq = zmq_ctx_new();
+	c->shares_zmq = opt->zmq != NULL;
+	c->zmq = opt->zmq ? opt->zmq : zmq_ctx_new();
 	int err = c->zmq ? open_dealer(c) : -ENOMEM;
 	if (!err && !opt->no_publishers)
 		err = open_sub(c, &at);
@@ -362,11 +374,9 @@ void sp_bus_client_free(struct sp_bus_client *c)
 		return;
 	sp_timer_done(&c->impatient);
 	sp_timer_done(&c->resubscribe);
-	bus_socket_close(&c->sub_monitor);
-	bus_socket_close(&c->sub);
-	bus_socket_close(&c->monitor);
-	bus_socket_close(&c->dealer);
-	if (c->zmq)
+	close_monitored(&c->sub, &c->sub_monitor);
+	close_monitored(&c->dealer, &c->monitor);
+	if (c->zmq && !c->shares_zmq)
 		zmq_ctx_term(c->zmq);
 	sodium_memzero(&c->keys, sizeof(c->keys));
 	free(c);
