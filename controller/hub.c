@@ -12,8 +12,9 @@
 #define ENROL_QUIET        6                 // digests
 #define ENROL_FAR_TOO_MANY (16 * CON_HUB_ENROL_LINKS)
 
-static const double ack_bounds[] = {0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1,
-				    0.25,  0.5,    1,     2.5,  5,     10,   30};
+static const double ack_bounds[] = {0.001, 0.0025, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.03,
+				    0.04,  0.05,   0.075, 0.1,    0.15, 0.2,   0.25, 0.35,
+				    0.5,   0.75,   1,     2.5,    5,    10,    30};
 
 static const char *const event_words[] = {
 #define X(name, word, level) [CON_HUB_##name] = word,
