@@ -1,32 +1,38 @@
-// Simulated workers of `make scale`: their control links only, many in one process, with
-// the real protocol, real ZeroMQ and CURVE: enrol, hello, snapshot, revisions, acks,
-// telemetry. One replica serves all of them, since they hold the same bytes: each worker
-// compares what it got with what the replica verified (--verify each: every worker
-// verifies for itself, which real ones do on machines of their own).
+// Simulated workers of `make scale`: their control links only, many in one process, over
+// the links that real agents use (lib/bus.h: ZeroMQ, CURVE, their way to come back):
+// enrol, hello, snapshot, revisions, acks, telemetry. One replica serves all of them,
+// since they hold the same bytes: what it verified once is compared, not verified again
+// by each, which real ones do on machines of their own.
 //
-// usage: fleetsim TOKENS [--verify each] [--telemetry MS]
+// usage: fleetsim TOKENS [--telemetry MS]
 //   TOKENS lines "NAME/N ENROL-TOKEN"; keys are made here
-// Commands on standard input, one JSON line of answer each:
-//   enrol                      joins every worker that has a token
-//   start N                    the first N workers connect, all at once; answers when all
-//                              are at the controller's head
-//   wait SEQUENCE              answers when all are there: times from issue to apply
-//   reconnect                  all links are cut and come back at once; answers as start
-//   cpu                        CPU seconds of this process
+// Commands on standard input, JSON lines as answers ({"done":WORD,…}):
+//   enrol            joins every worker that has a token; a line each second meanwhile
+//   start N          the first N workers connect, all at once; answers when all are at
+//                    the controller's head
+//   wait SEQUENCE    "ready" at once; again when all are there: times from issue to apply
+//   cut              all links are cut at once, as by a network that fails; answers when
+//                    all are back at the head
+//   herd             "ready" at once; then the controller is expected to go and to come
+//                    back: answers when all have gone and are at its head again
+//   at SEQUENCE      (within herd) its head is there or further
 // End of input ends it.
 #include <errno.h>
 #include <inttypes.h>
+#include <netinet/in.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
+#include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
 
 #include <sodium.h>
 #include <zmq.h>
 
+#include "lib/bus.h"
 #include "lib/enroltoken.h"
 #include "lib/loop.h"
 #include "lib/replica.h"
@@ -34,21 +40,35 @@
 #include "proto/fleet.pb-c.h"
 #include "tests/bench/benchlib.h"
 
-enum { ENROL_AT_ONCE = 64, TURN_MAX = 64, HEARTBEAT_MS = 5000, LINE_MAX_BYTES = 4096 };
+#define LINE_MAX_BYTES 4096
+#define ENROL_AT_ONCE  64
+#define ENROL_AGAIN_US UINT64_C(5000000) // without an answer
+#define SEEN           64                // revisions that are remembered
+#define SLICES         50                // of a period, in each of which some report
+#define SIGNATURE_END  200 // bytes at both ends of a snapshot that tell it from others
 
 struct sim;
 
 struct worker {
 	struct sim *sim;
-	unsigned index;
 	char name[96], token[1024];
-	uint8_t public_key[32], secret_key[32];
-	bool has_key, started, there;
+	struct sp_bus_keys keys;
 	uint64_t boot;
+	struct sp_bus_client *bus, *enrol;
 	struct sp_position at;
-	void *sub, *dealer, *enrol;
-	struct event ev_sub, ev_dealer, ev_enrol;
-	bool welcome, fetching;
+	bool joined, welcome, fetching, there;
+	bool went;                    // since the herd began
+	uint64_t asked_us, back_us;   // to join; when it came back
+	struct worker *next_to_close; // its enrolment is over
+	bool to_close;
+};
+
+struct known { // a revision that was verified
+	struct sp_position at;
+	uint64_t issued_ms;
+	uint8_t previous[SP_REVISION_HASH_BYTES], state[SP_STATE_HASH_BYTES];
+	uint8_t *bytes;
+	size_t len;
 };
 
 struct sim {
@@ -56,29 +76,23 @@ struct sim {
 	void *zmq;
 	struct event input;
 	struct sp_timer telemetry;
-	uint32_t telemetry_ms;
-	bool verify_each;
-
-	// of the controller, from the first token
-	char router[SP_BUS_ENDPOINT_MAX], publisher[SP_BUS_ENDPOINT_MAX],
-		enrol[SP_BUS_ENDPOINT_MAX];
-	uint8_t controller_key[32];
+	struct sp_deferred close;
+	struct worker *to_close;
+	uint32_t telemetry_ms, slice;
+	struct sp_bus_address controller, enrol; // from the first token
 
 	struct sp_replica replica;
-	struct blob { // what the replica verified, by sequence
-		uint64_t sequence, issued_ms;
-		uint8_t *bytes;
-		size_t len;
-	} seen[64];
-	uint64_t head;
+	struct known known[SEEN];
+	struct known snapshot; // the last one
+	uint64_t head;         // the newest that anybody spoke of
 
 	struct worker *w;
 	unsigned n, enrolling, joined, started, there;
 	uint64_t began_us, wait_for;
-	enum { IDLE, ENROLLING, STARTING, WAITING } doing;
-	double *apply_ms;
-	unsigned n_apply;
-	uint64_t refused, gaps, snapshots, deltas, errors;
+	enum { IDLE, ENROLLING, STARTING, WAITING, HERD } doing;
+	unsigned *took_ms; // of workers, in the order of coming
+	unsigned n_took;
+	uint64_t refused, lost, gaps, snapshots, deltas, errors;
 	char line[LINE_MAX_BYTES];
 	size_t line_len;
 };
@@ -96,93 +110,54 @@ static uint64_t unix_ms(void)
 	return (uint64_t)ts.tv_sec * 1000 + (uint64_t)ts.tv_nsec / 1000000;
 }
 
-static int compare(const void *a, const void *b)
+static double cpu_seconds(void)
 {
-	double x = *(const double *)a, y = *(const double *)b;
-	return x < y ? -1 : x > y;
-}
-
-static double percentile(struct sim *s, double p)
-{
-	qsort(s->apply_ms, s->n_apply, sizeof(double), compare);
-	return s->n_apply ? s->apply_ms[(unsigned)((s->n_apply - 1) * p)] : 0;
+	struct rusage ru;
+	getrusage(RUSAGE_SELF, &ru);
+	return (double)(ru.ru_utime.tv_sec + ru.ru_stime.tv_sec) +
+	       (double)(ru.ru_utime.tv_usec + ru.ru_stime.tv_usec) / 1e6;
 }
 
 static void answer(struct sim *s, const char *what)
 {
 	double seconds = (double)(sp_loop_refresh(s->loop) - s->began_us) / 1e6;
-	printf("{\"done\":\"%s\",\"workers\":%u,\"seconds\":%.6f,\"sequence\":%" PRIu64
-	       ",\"apply_p50_ms\":%.3f,\"apply_p99_ms\":%.3f,\"apply_max_ms\":%.3f,"
-	       "\"refused\":%" PRIu64 ",\"gaps\":%" PRIu64 ",\"snapshots\":%" PRIu64
-	       ",\"deltas\":%" PRIu64 ",\"errors\":%" PRIu64 "}\n",
-	       what, s->there, seconds, s->head, percentile(s, 0.5), percentile(s, 0.99),
-	       percentile(s, 1), s->refused, s->gaps, s->snapshots, s->deltas, s->errors);
+	printf("{\"done\":\"%s\",\"workers\":%u,\"joined\":%u,\"seconds\":%.6f,"
+	       "\"sequence\":%" PRIu64 ",\"refused\":%" PRIu64 ",\"lost\":%" PRIu64
+	       ",\"gaps\":%" PRIu64 ",\"snapshots\":%" PRIu64 ",\"deltas\":%" PRIu64
+	       ",\"errors\":%" PRIu64 ",\"cpu\":%.6f,\"took_ms\":[",
+	       what, s->there, s->joined, seconds, s->head, s->refused, s->lost, s->gaps,
+	       s->snapshots, s->deltas, s->errors, cpu_seconds());
+	for (unsigned i = 0; i < s->n_took; i++)
+		printf("%s%u", i ? "," : "", s->took_ms[i]);
+	printf("]}\n");
 	fflush(stdout);
+}
+
+static void finish(struct sim *s, const char *what)
+{
+	answer(s, what);
 	s->doing = IDLE;
-	s->n_apply = 0;
+	s->n_took = 0;
 }
 
-// ---- sockets ----
-
-static void *make_socket(struct sim *s, int type, const struct worker *w,
-			 const char *endpoint)
+static void took(struct sim *s, uint64_t ms)
 {
-	int zero = 0, hwm = 10000, beat = HEARTBEAT_MS;
-	void *sock = zmq_socket(s->zmq, type);
-	if (!sock)
-		die("zmq_socket", zmq_strerror(errno));
-	if (zmq_setsockopt(sock, ZMQ_LINGER, &zero, sizeof(zero)) ||
-	    zmq_setsockopt(sock, ZMQ_SNDHWM, &hwm, sizeof(hwm)) ||
-	    zmq_setsockopt(sock, ZMQ_RCVHWM, &hwm, sizeof(hwm)) ||
-	    zmq_setsockopt(sock, ZMQ_HEARTBEAT_IVL, &beat, sizeof(beat)) ||
-	    zmq_setsockopt(sock, ZMQ_CURVE_SERVERKEY, s->controller_key, 32) ||
-	    zmq_setsockopt(sock, ZMQ_CURVE_PUBLICKEY, w->public_key, 32) ||
-	    zmq_setsockopt(sock, ZMQ_CURVE_SECRETKEY, w->secret_key, 32))
-		die("zmq_setsockopt", zmq_strerror(errno));
-	if (type == ZMQ_SUB && (zmq_setsockopt(sock, ZMQ_SUBSCRIBE, "R", 1) ||
-				zmq_setsockopt(sock, ZMQ_SUBSCRIBE, "D", 1)))
-		die("subscribe", zmq_strerror(errno));
-	if (zmq_connect(sock, endpoint))
-		die(endpoint, zmq_strerror(errno));
-	return sock;
+	if (s->n_took < s->n)
+		s->took_ms[s->n_took++] = (unsigned)ms;
 }
 
-static void watch(struct worker *w, void *sock, struct event *ev, event_callback_fn fn)
-{
-	int fd;
-	size_t len = sizeof(fd);
-	if (zmq_getsockopt(sock, ZMQ_FD, &fd, &len) ||
-	    event_assign(ev, sp_loop_base(w->sim->loop), fd, EV_READ | EV_PERSIST, fn,
-			 w) ||
-	    event_add(ev, NULL))
-		die("watch", zmq_strerror(errno));
-	event_active(ev, EV_READ, 0); // the descriptor tells changes only
-}
+// ---- what a worker says ----
 
-static void close_socket(void **sock, struct event *ev)
+static void send_body(struct sp_bus_client *bus, Sallyport__Fleet__ToController *m,
+		      struct sim *s)
 {
-	if (!*sock)
-		return;
-	event_del(ev);
-	zmq_close(*sock);
-	*sock = NULL;
-}
-
-static void send_body(struct worker *w, void *sock, Sallyport__Fleet__ToController *m)
-{
+	uint8_t buf[4096];
 	m->version = 1;
 	size_t len = sallyport__fleet__to_controller__get_packed_size(m);
-	zmq_msg_t msg;
-	if (zmq_msg_init_size(&msg, len))
-		die("zmq_msg_init_size", zmq_strerror(errno));
-	sallyport__fleet__to_controller__pack(m, zmq_msg_data(&msg));
-	if (zmq_msg_send(&msg, sock, ZMQ_DONTWAIT) < 0) {
-		w->sim->errors++;
-		zmq_msg_close(&msg);
-	}
-	// A send may have taken the edge of what came meanwhile.
-	if (sock == w->dealer)
-		event_active(&w->ev_dealer, EV_READ, 0);
+	if (len > sizeof(buf))
+		die("a message", "too long");
+	sallyport__fleet__to_controller__pack(m, buf);
+	s->errors += sp_bus_client_send(bus, buf, len) != 0;
 }
 
 static Sallyport__Fleet__Position position(const struct sp_position *p)
@@ -214,34 +189,37 @@ static void send_hello(struct worker *w)
 	m.program = program;
 	m.bound = bounds;
 	m.n_bound = 1;
-	m.static_key.data = w->public_key;
-	m.static_key.len = sizeof(w->public_key);
+	m.static_key.data = w->keys.public_key;
+	m.static_key.len = sizeof(w->keys.public_key);
 	m.home_id = w->boot;
-	send_body(w, w->dealer,
-		  &TO_CONTROLLER(SALLYPORT__FLEET__TO_CONTROLLER__BODY_HELLO, hello, &m));
+	send_body(w->bus,
+		  &TO_CONTROLLER(SALLYPORT__FLEET__TO_CONTROLLER__BODY_HELLO, hello, &m),
+		  w->sim);
 }
 
 static void send_fetch(struct worker *w)
 {
 	Sallyport__Fleet__Position at = position(&w->at);
 	Sallyport__Fleet__Fetch m = SALLYPORT__FLEET__FETCH__INIT;
-	if (w->fetching)
+	if (w->fetching || !w->welcome)
 		return;
 	w->fetching = true;
 	m.applied = &at;
-	send_body(w, w->dealer,
-		  &TO_CONTROLLER(SALLYPORT__FLEET__TO_CONTROLLER__BODY_FETCH, fetch, &m));
+	send_body(w->bus,
+		  &TO_CONTROLLER(SALLYPORT__FLEET__TO_CONTROLLER__BODY_FETCH, fetch, &m),
+		  w->sim);
 }
 
-static void send_ack(struct worker *w)
+static void send_ack(struct worker *w, const uint8_t *state)
 {
 	Sallyport__Fleet__Position at = position(&w->at);
 	Sallyport__Fleet__Ack m = SALLYPORT__FLEET__ACK__INIT;
 	m.position = &at;
-	m.state.data = (uint8_t *)(uintptr_t)sp_state_hash(w->sim->replica.state);
+	m.state.data = (uint8_t *)(uintptr_t)state;
 	m.state.len = SP_STATE_HASH_BYTES;
-	send_body(w, w->dealer,
-		  &TO_CONTROLLER(SALLYPORT__FLEET__TO_CONTROLLER__BODY_ACK, ack, &m));
+	send_body(w->bus,
+		  &TO_CONTROLLER(SALLYPORT__FLEET__TO_CONTROLLER__BODY_ACK, ack, &m),
+		  w->sim);
 }
 
 static void send_telemetry(struct worker *w)
@@ -251,114 +229,168 @@ static void send_telemetry(struct worker *w)
 	m.boot = w->boot;
 	m.applied = &at;
 	m.ready = true;
-	send_body(w, w->dealer,
+	send_body(w->bus,
 		  &TO_CONTROLLER(SALLYPORT__FLEET__TO_CONTROLLER__BODY_TELEMETRY,
-				 telemetry, &m));
+				 telemetry, &m),
+		  w->sim);
+}
+
+// ---- where the workers are ----
+
+static void look_whether_all_are_there(struct sim *s)
+{
+	if (s->doing == STARTING && s->there == s->started)
+		finish(s, "start");
+	else if (s->doing == WAITING && s->n_took == s->started)
+		finish(s, "wait");
+	else if (s->doing == HERD && s->there == s->started && s->n_took == s->started)
+		finish(s, "herd");
+}
+
+static void set_there(struct worker *w, bool there)
+{
+	w->sim->there += (unsigned)there - (unsigned)w->there;
+	w->there = there;
+}
+
+static void raise_head(struct sim *s, uint64_t head)
+{
+	if (head <= s->head)
+		return;
+	s->head = head;
+	for (unsigned i = 0; i < s->started; i++)
+		set_there(&s->w[i], s->w[i].welcome && s->w[i].at.sequence >= head);
+}
+
+static void look_where(struct worker *w)
+{
+	struct sim *s = w->sim;
+	set_there(w, w->welcome && w->at.sequence >= s->head);
+	// Once for each: the head may rise meanwhile, and then all have to be there.
+	if (w->there && s->doing == HERD && w->went && !w->back_us) {
+		w->back_us = sp_loop_now_us(s->loop);
+		took(s, (w->back_us - s->began_us) / 1000);
+	}
+	look_whether_all_are_there(s);
+}
+
+static void arrive(struct worker *w, const struct known *k)
+{
+	struct sim *s = w->sim;
+	w->at = k->at;
+	w->fetching = false;
+	send_ack(w, k->state);
+	if (k->issued_ms && s->doing == WAITING && k->at.sequence == s->wait_for)
+		took(s, unix_ms() - k->issued_ms);
+	look_where(w);
 }
 
 // ---- what a worker holds ----
 
-static struct blob *seen(struct sim *s, uint64_t sequence)
+static void remember(struct known *k, const void *bytes, size_t len)
 {
-	struct blob *b = &s->seen[sequence % 64];
-	return b->sequence == sequence ? b : NULL;
+	free(k->bytes);
+	k->len = len;
+	k->bytes = malloc(len);
+	if (!k->bytes)
+		die("memory", "none");
+	memcpy(k->bytes, bytes, len);
 }
 
-// Once a process: verified, chained and folded.
-static int into_replica(struct sim *s, const void *text, size_t len, bool snapshot)
+// The revision after that of `at`, if it was verified and is these very bytes.
+static struct known *find(struct sim *s, const struct sp_position *at, const void *text,
+			  size_t len)
 {
+	struct known *k = &s->known[(at->sequence + 1) % SEEN];
+	return k->at.sequence == at->sequence + 1 && k->len == len &&
+			       memcmp(k->previous, at->hash, sizeof(at->hash)) == 0 &&
+			       memcmp(k->bytes, text, len) == 0
+		       ? k
+		       : NULL;
+}
+
+static void verify(struct sim *s, const void *text, size_t len)
+{
+	struct sp_revision r;
 	struct sp_staged st = {0};
-	int err = snapshot ? sp_replica_stage_snapshot(&s->replica, text, len, &st)
-			   : sp_replica_stage_revision(&s->replica, text, len, &st);
-	if (err)
-		return err;
-	sp_replica_take(&s->replica, &st);
-	s->head = s->replica.position.sequence;
-	return 0;
-}
-
-static void arrive(struct worker *w, const struct sp_position *at, uint64_t issued_ms)
-{
-	struct sim *s = w->sim;
-	w->at = *at;
-	w->fetching = false;
-	send_ack(w);
-	if (issued_ms && s->doing == WAITING && at->sequence == s->wait_for &&
-	    s->n_apply < s->n)
-		s->apply_ms[s->n_apply++] = (double)(unix_ms() - issued_ms);
-	bool there = at->sequence >= s->head;
-	if (there && !w->there)
-		s->there++;
-	w->there = there;
-	if (s->doing == STARTING && s->there == s->started)
-		answer(s, "start");
-	if (s->doing == WAITING && s->n_apply == s->started)
-		answer(s, "wait");
+	if (sp_revision_open(&s->replica.keys, text, len, &r)) {
+		s->errors++;
+		return;
+	}
+	if (r.position.sequence == s->replica.position.sequence + 1 &&
+	    sp_replica_stage_revision(&s->replica, text, len, &st) == 0)
+		sp_replica_take(&s->replica, &st);
+	struct known *k = &s->known[r.position.sequence % SEEN];
+	remember(k, text, len);
+	k->at = r.position;
+	k->issued_ms = r.issued_ms;
+	memcpy(k->previous, r.previous, sizeof(k->previous));
+	memcpy(k->state, r.state, sizeof(k->state));
+	raise_head(s, r.position.sequence);
+	sp_revision_done(&r);
 }
 
 // One revision for one worker. False: it does not follow what the worker has.
 static bool take_revision(struct worker *w, const void *text, size_t len)
 {
 	struct sim *s = w->sim;
-	struct sp_revision r;
-	struct blob *b = seen(s, w->at.sequence + 1);
-	bool known = b && b->len == len && memcmp(b->bytes, text, len) == 0;
-	if (known && !s->verify_each) {
-		struct sp_position at = s->replica.position;
-		if (b->sequence != at.sequence)
-			return false; // others are further on: fetch
-		arrive(w, &at, b->issued_ms);
-		return true;
+	struct known *k = find(s, &w->at, text, len);
+	if (!k) {
+		const struct known *at = &s->known[w->at.sequence % SEEN];
+		if (at->at.sequence == w->at.sequence && at->len == len &&
+		    memcmp(at->bytes, text, len) == 0)
+			return true; // it has it
+		verify(s, text, len);
+		k = find(s, &w->at, text, len);
 	}
-	if (sp_revision_open(&s->replica.keys, text, len, &r)) {
-		s->errors++;
-		return false;
-	}
-	struct sp_position at = r.position;
-	uint64_t issued = r.issued_ms;
-	bool next = at.sequence == w->at.sequence + 1 &&
-		    memcmp(r.previous, w->at.hash, sizeof(w->at.hash)) == 0;
-	sp_revision_done(&r);
-	if (at.sequence <= w->at.sequence)
-		return true;
-	if (!known && into_replica(s, text, len, false) == 0) {
-		b = &s->seen[at.sequence % 64];
-		free(b->bytes);
-		*b = (struct blob){at.sequence, issued, malloc(len), len};
-		if (!b->bytes)
-			die("memory", "none");
-		memcpy(b->bytes, text, len);
-		for (unsigned i = 0; i < s->n; i++)
-			s->w[i].there = false;
-		s->there = 0;
-	}
-	if (!next || at.sequence != s->head)
-		return false;
-	arrive(w, &at, issued);
-	return true;
+	if (k)
+		arrive(w, k);
+	return k != NULL;
 }
 
-static void take_snapshot(struct worker *w, const void *text, size_t len)
+static bool is_same_snapshot(const struct known *k, const uint8_t *text, size_t len)
+{
+	return k->len == len && len > SIGNATURE_END &&
+	       memcmp(k->bytes, text, SIGNATURE_END) == 0 &&
+	       memcmp(k->bytes + len - SIGNATURE_END, text + len - SIGNATURE_END,
+		      SIGNATURE_END) == 0;
+}
+
+static void take_snapshot(struct worker *w, const uint8_t *text, size_t len)
 {
 	struct sim *s = w->sim;
 	struct sp_state *state = NULL;
-	struct sp_position at;
+	struct known *k = &s->snapshot;
 	w->fetching = false;
 	s->snapshots++;
-	if (s->verify_each || !s->replica.state) {
-		if (sp_snapshot_open(&s->replica.keys, text, len, &state, &at)) {
+	if (!is_same_snapshot(k, text, len)) {
+		struct sp_staged st = {0};
+		if (sp_snapshot_open(&s->replica.keys, text, len, &state, &k->at)) {
 			s->errors++;
 			return;
 		}
+		memcpy(k->state, sp_state_hash(state), sizeof(k->state));
 		sp_state_free(state);
-		(void)into_replica(s, text, len, true);
+		remember(k, text, len);
+		if (sp_replica_stage_snapshot(&s->replica, text, len, &st) == 0)
+			sp_replica_take(&s->replica, &st);
+		raise_head(s, k->at.sequence);
 	}
-	// Shared: the newest that anybody here has.
-	arrive(w, &s->replica.position, 0);
+	arrive(w, k);
 }
 
-static void on_message(struct worker *w, const void *data, size_t len)
+static void take_welcome(struct worker *w, const Sallyport__Fleet__Welcome *m)
 {
+	w->welcome = true;
+	raise_head(w->sim, m->head ? m->head->sequence : 0);
+	if (w->at.sequence < w->sim->head)
+		send_fetch(w);
+	look_where(w);
+}
+
+static void on_message(void *ctx, const void *data, size_t len)
+{
+	struct worker *w = ctx;
 	struct sim *s = w->sim;
 	Sallyport__Fleet__FromController *m =
 		sallyport__fleet__from_controller__unpack(NULL, len, data);
@@ -368,11 +400,7 @@ static void on_message(struct worker *w, const void *data, size_t len)
 	}
 	switch (m->body_case) {
 	case SALLYPORT__FLEET__FROM_CONTROLLER__BODY_WELCOME:
-		w->welcome = true;
-		if (m->welcome->head && m->welcome->head->sequence > w->at.sequence)
-			send_fetch(w);
-		else
-			arrive(w, &w->at, 0);
+		take_welcome(w, m->welcome);
 		break;
 	case SALLYPORT__FLEET__FROM_CONTROLLER__BODY_SNAPSHOT:
 		take_snapshot(w, m->snapshot->blob.data, m->snapshot->blob.len);
@@ -384,6 +412,7 @@ static void on_message(struct worker *w, const void *data, size_t len)
 					    m->revisions->blob[i].len);
 		break;
 	case SALLYPORT__FLEET__FROM_CONTROLLER__BODY_REFUSED:
+		w->fetching = false; // the next digest asks again
 		s->refused++;
 		break;
 	default:
@@ -392,44 +421,13 @@ static void on_message(struct worker *w, const void *data, size_t len)
 	sallyport__fleet__from_controller__free_unpacked(m, NULL);
 }
 
-// ---- sockets' events ----
-
-// Up to TURN_MAX messages; the last frame of each goes to `take`, with the first.
-static void drain(struct worker *w, void **sock, struct event *ev,
-		  void (*take)(struct worker *w, const char *topic, const void *data,
-			       size_t len))
+static void on_published(void *ctx, char topic, const void *data, size_t len)
 {
-	for (int i = 0; i < TURN_MAX && *sock; i++) {
-		zmq_msg_t part, last;
-		char topic = 0;
-		bool more = true, first = true;
-		zmq_msg_init(&last);
-		while (more) {
-			zmq_msg_init(&part);
-			if (zmq_msg_recv(&part, *sock, ZMQ_DONTWAIT) < 0) {
-				zmq_msg_close(&part);
-				zmq_msg_close(&last);
-				return;
-			}
-			if (first && zmq_msg_size(&part) == 1)
-				topic = *(const char *)zmq_msg_data(&part);
-			first = false;
-			more = zmq_msg_more(&part);
-			zmq_msg_move(&last, &part);
-			zmq_msg_close(&part);
-		}
-		take(w, &topic, zmq_msg_data(&last), zmq_msg_size(&last));
-		zmq_msg_close(&last);
-	}
-	if (*sock)
-		event_active(ev, EV_READ, 0);
-}
-
-static void take_published(struct worker *w, const char *topic, const void *data,
-			   size_t len)
-{
-	if (*topic == 'R') {
-		if (w->welcome && !take_revision(w, data, len)) {
+	struct worker *w = ctx;
+	if (!w->welcome)
+		return;
+	if (topic == 'R') {
+		if (!take_revision(w, data, len)) {
 			w->sim->gaps++;
 			send_fetch(w);
 		}
@@ -440,59 +438,100 @@ static void take_published(struct worker *w, const char *topic, const void *data
 		w->sim->errors++;
 		return;
 	}
-	if (w->welcome && d->head && d->head->sequence > w->at.sequence) {
+	if (d->head && d->head->sequence > w->at.sequence) {
+		raise_head(w->sim, d->head->sequence);
 		w->sim->gaps++;
 		send_fetch(w);
 	}
 	sallyport__fleet__digest__free_unpacked(d, NULL);
 }
 
-static void take_answer(struct worker *w, const char *topic, const void *data, size_t len)
+// ---- links ----
+
+static void on_up(void *ctx, unsigned at)
 {
-	(void)topic;
-	on_message(w, data, len);
+	(void)at;
+	send_hello(ctx);
 }
 
-static void on_sub(evutil_socket_t fd, short what, void *arg)
+static void on_down(void *ctx, unsigned at, const char *why)
 {
-	struct worker *w = arg;
-	(void)fd;
-	(void)what;
-	drain(w, &w->sub, &w->ev_sub, take_published);
+	struct worker *w = ctx;
+	(void)at;
+	(void)why;
+	w->sim->lost += w->welcome;
+	w->welcome = w->fetching = false;
+	w->went = true;
+	set_there(w, false);
 }
 
-static void on_dealer(evutil_socket_t fd, short what, void *arg)
+static const struct sp_bus_client_ops fleet_ops = {on_up, on_down, on_message,
+						   on_published};
+
+static struct sp_bus_client *make_link(struct worker *w, const struct sp_bus_address *to,
+				       const struct sp_bus_client_ops *ops)
 {
-	struct worker *w = arg;
-	(void)fd;
-	(void)what;
-	drain(w, &w->dealer, &w->ev_dealer, take_answer);
+	struct sp_bus_client *c;
+	char why[160];
+	const struct sp_bus_client_options o = {.loop = w->sim->loop,
+						.keys = &w->keys,
+						.servers = to,
+						.n_servers = 1,
+						.no_publishers = !*to->publisher,
+						.zmq = w->sim->zmq,
+						.ops = ops,
+						.ctx = w};
+	if (sp_bus_client_new(&o, &c, why, sizeof(why)))
+		die(w->name, why);
+	return c;
 }
 
 // ---- joining ----
 
-static void enrol(struct worker *w);
-
-// Each is a change of the fleet, of which so many may wait.
-static void enrol_some(struct sim *s)
+static void ask_to_join(struct worker *w)
 {
-	while (s->enrolling < s->n && s->enrolling < s->joined + ENROL_AT_ONCE)
-		enrol(&s->w[s->enrolling++]);
+	char program[] = "sallyport-worker (simulated)";
+	Sallyport__Fleet__Enrol m = SALLYPORT__FLEET__ENROL__INIT;
+	m.token = w->token;
+	m.node = w->name;
+	m.control_key.data = m.static_key.data = w->keys.public_key;
+	m.control_key.len = m.static_key.len = 32;
+	m.program = program;
+	w->asked_us = sp_loop_now_us(w->sim->loop);
+	send_body(w->enrol,
+		  &TO_CONTROLLER(SALLYPORT__FLEET__TO_CONTROLLER__BODY_ENROL, enrol, &m),
+		  w->sim);
 }
 
-static void take_enrolled(struct worker *w, const char *topic, const void *data,
-			  size_t len)
+static void on_enrol_up(void *ctx, unsigned at)
 {
+	(void)at;
+	ask_to_join(ctx);
+}
+
+static void on_enrol_down(void *ctx, unsigned at, const char *why)
+{
+	(void)ctx;
+	(void)at;
+	(void)why; // it tries again by itself
+}
+
+static void on_enrolled(void *ctx, const void *data, size_t len)
+{
+	struct worker *w = ctx;
 	struct sim *s = w->sim;
 	Sallyport__Fleet__FromController *m =
 		sallyport__fleet__from_controller__unpack(NULL, len, data);
-	(void)topic;
 	if (!m || m->body_case != SALLYPORT__FLEET__FROM_CONTROLLER__BODY_ENROL)
 		die(w->name,
 		    m && m->body_case == SALLYPORT__FLEET__FROM_CONTROLLER__BODY_REFUSED
 			    ? m->refused->reason
 			    : "an answer that is none");
 	Sallyport__Fleet__EnrolAnswer *a = m->enrol;
+	if (strstr(a->reason, "try again")) { // in five seconds
+		sallyport__fleet__from_controller__free_unpacked(m, NULL);
+		return;
+	}
 	if (*a->reason)
 		die(w->name, a->reason);
 	for (size_t i = 0; i < a->n_signing_keys; i++)
@@ -500,53 +539,71 @@ static void take_enrolled(struct worker *w, const char *topic, const void *data,
 		    sp_signed_keys_add(&s->replica.keys, a->signing_keys[i].data))
 			die(w->name, "a bad signing key");
 	sallyport__fleet__from_controller__free_unpacked(m, NULL);
-	w->has_key = true;
-	close_socket(&w->enrol, &w->ev_enrol);
-	if (++s->joined == s->n)
-		answer(s, "enrol");
+	s->joined += !w->joined;
+	w->joined = true;
+	if (!w->to_close) {
+		w->to_close = true;
+		w->next_to_close = s->to_close;
+		s->to_close = w;
+		sp_loop_defer(s->loop, &s->close);
+	}
+}
+
+static void on_enrol_published(void *ctx, char topic, const void *data, size_t len)
+{
+	(void)ctx;
+	(void)topic;
+	(void)data;
+	(void)len;
+}
+
+static const struct sp_bus_client_ops enrol_ops = {on_enrol_up, on_enrol_down,
+						   on_enrolled, on_enrol_published};
+
+static void enrol_some(struct sim *s)
+{
+	while (s->enrolling < s->n && s->enrolling < s->joined + ENROL_AT_ONCE) {
+		struct worker *w = &s->w[s->enrolling++];
+		randombytes_buf(w->keys.secret_key, 32);
+		crypto_scalarmult_base(w->keys.public_key, w->keys.secret_key);
+		w->enrol = make_link(w, &s->enrol, &enrol_ops);
+	}
+}
+
+static void on_close(struct sp_deferred *d)
+{
+	struct sim *s = (struct sim *)((char *)d - offsetof(struct sim, close));
+	while (s->to_close) {
+		struct worker *w = s->to_close;
+		s->to_close = w->next_to_close;
+		sp_bus_client_free(w->enrol);
+		w->enrol = NULL;
+	}
+	if (s->doing == ENROLLING && s->joined == s->n)
+		finish(s, "enrol");
 	else
 		enrol_some(s);
 }
 
-static void on_enrol(evutil_socket_t fd, short what, void *arg)
+// An answer may have been lost, or it was to be tried again.
+static void enrol_again(struct sim *s)
 {
-	struct worker *w = arg;
-	(void)fd;
-	(void)what;
-	drain(w, &w->enrol, &w->ev_enrol, take_enrolled);
-}
-
-static void enrol(struct worker *w)
-{
-	struct sim *s = w->sim;
-	char program[] = "sallyport-worker (simulated)";
-	Sallyport__Fleet__Enrol m = SALLYPORT__FLEET__ENROL__INIT;
-	randombytes_buf(w->secret_key, 32);
-	crypto_scalarmult_base(w->public_key, w->secret_key);
-	w->enrol = make_socket(s, ZMQ_DEALER, w, s->enrol);
-	watch(w, w->enrol, &w->ev_enrol, on_enrol);
-	m.token = w->token;
-	m.node = w->name;
-	m.control_key.data = m.static_key.data = w->public_key;
-	m.control_key.len = m.static_key.len = 32;
-	m.program = program;
-	send_body(w, w->enrol,
-		  &TO_CONTROLLER(SALLYPORT__FLEET__TO_CONTROLLER__BODY_ENROL, enrol, &m));
+	uint64_t now = sp_loop_now_us(s->loop);
+	for (unsigned i = 0; i < s->enrolling; i++)
+		if (s->w[i].enrol && s->w[i].asked_us &&
+		    now > s->w[i].asked_us + ENROL_AGAIN_US &&
+		    sp_bus_client_is_up(s->w[i].enrol))
+			ask_to_join(&s->w[i]);
 }
 
 // ---- commands ----
 
 static void connect_one(struct worker *w)
 {
-	struct sim *s = w->sim;
 	randombytes_buf(&w->boot, sizeof(w->boot));
-	w->welcome = w->fetching = w->there = false;
-	w->started = true;
-	w->sub = make_socket(s, ZMQ_SUB, w, s->publisher);
-	w->dealer = make_socket(s, ZMQ_DEALER, w, s->router);
-	watch(w, w->sub, &w->ev_sub, on_sub);
-	watch(w, w->dealer, &w->ev_dealer, on_dealer);
-	send_hello(w);
+	w->welcome = w->fetching = false;
+	set_there(w, false);
+	w->bus = make_link(w, &w->sim->controller, &fleet_ops);
 }
 
 static void start(struct sim *s, unsigned n)
@@ -554,47 +611,57 @@ static void start(struct sim *s, unsigned n)
 	s->doing = STARTING;
 	for (; s->started < n && s->started < s->n; s->started++)
 		connect_one(&s->w[s->started]);
+	look_whether_all_are_there(s);
 }
 
-static void reconnect(struct sim *s)
+static void expect_herd(struct sim *s)
 {
-	unsigned n = s->started;
-	for (unsigned i = 0; i < n; i++) {
-		close_socket(&s->w[i].sub, &s->w[i].ev_sub);
-		close_socket(&s->w[i].dealer, &s->w[i].ev_dealer);
+	s->doing = HERD;
+	for (unsigned i = 0; i < s->started; i++) {
+		s->w[i].went = false;
+		s->w[i].back_us = 0;
 	}
-	s->started = s->there = 0;
-	start(s, n);
 }
 
-static void enrol_all(struct sim *s)
+// All TCP connections of this process.
+static void cut_links(void)
 {
-	s->doing = ENROLLING;
-	enrol_some(s);
+	struct rlimit most;
+	struct sockaddr_in peer;
+	if (getrlimit(RLIMIT_NOFILE, &most))
+		die("getrlimit", strerror(errno));
+	for (int fd = 3; fd < (int)most.rlim_cur; fd++) {
+		socklen_t len = sizeof(peer);
+		if (getpeername(fd, (struct sockaddr *)&peer, &len) == 0 &&
+		    peer.sin_family == AF_INET)
+			shutdown(fd, SHUT_RDWR);
+	}
 }
 
 static void command(struct sim *s, const char *line)
 {
+	if (strncmp(line, "at ", 3) == 0) {
+		raise_head(s, strtoull(line + 3, NULL, 10));
+		look_whether_all_are_there(s);
+		return;
+	}
 	s->began_us = sp_loop_refresh(s->loop);
-	s->n_apply = 0;
+	s->n_took = 0;
 	if (strcmp(line, "enrol") == 0) {
-		enrol_all(s);
+		s->doing = ENROLLING;
+		enrol_some(s);
 	} else if (strncmp(line, "start ", 6) == 0) {
 		start(s, (unsigned)strtoul(line + 6, NULL, 10));
-	} else if (strcmp(line, "reconnect") == 0) {
-		reconnect(s);
+	} else if (strcmp(line, "cut") == 0) {
+		expect_herd(s);
+		cut_links();
 	} else if (strncmp(line, "wait ", 5) == 0) {
-		s->doing = WAITING;
 		s->wait_for = strtoull(line + 5, NULL, 10);
-		printf("{\"done\":\"ready\"}\n");
-		fflush(stdout);
-	} else if (strcmp(line, "cpu") == 0) {
-		struct rusage ru;
-		getrusage(RUSAGE_SELF, &ru);
-		printf("{\"done\":\"cpu\",\"seconds\":%.6f}\n",
-		       (double)(ru.ru_utime.tv_sec + ru.ru_stime.tv_sec) +
-			       (double)(ru.ru_utime.tv_usec + ru.ru_stime.tv_usec) / 1e6);
-		fflush(stdout);
+		answer(s, "ready");
+		s->doing = WAITING;
+	} else if (strcmp(line, "herd") == 0) {
+		answer(s, "ready");
+		expect_herd(s);
 	} else {
 		die("unknown command", line);
 	}
@@ -620,14 +687,20 @@ static void on_input(evutil_socket_t fd, short what, void *arg)
 	}
 }
 
+// Workers do not report in step: each period is cut in slices.
 static void on_telemetry(void *arg)
 {
 	struct sim *s = arg;
-	for (unsigned i = 0; i < s->started; i++)
+	s->slice = (s->slice + 1) % SLICES;
+	for (unsigned i = s->slice; i < s->started; i += SLICES)
 		if (s->w[i].welcome)
 			send_telemetry(&s->w[i]);
+	if (s->doing == ENROLLING && s->slice == 0) {
+		enrol_again(s);
+		answer(s, "enrolling");
+	}
 	sp_timer_set(&s->telemetry,
-		     sp_loop_now_us(s->loop) + (uint64_t)s->telemetry_ms * 1000);
+		     sp_loop_now_us(s->loop) + (uint64_t)s->telemetry_ms * 1000 / SLICES);
 }
 
 // ---- start ----
@@ -639,13 +712,15 @@ static void read_token(struct sim *s, const char *token)
 	char why[160];
 	if (sp_enroltoken_parse(token, strlen(token), &t, why, sizeof(why)))
 		die("token", why);
-	snprintf(s->enrol, sizeof(s->enrol), "%s", t.enrol);
-	snprintf(s->router, sizeof(s->router), "%s", t.router);
-	snprintf(s->publisher, sizeof(s->publisher), "%s", t.publisher);
-	memcpy(s->controller_key, t.controller_key, 32);
+	snprintf(s->enrol.router, sizeof(s->enrol.router), "%s", t.enrol);
+	snprintf(s->controller.router, sizeof(s->controller.router), "%s", t.router);
+	snprintf(s->controller.publisher, sizeof(s->controller.publisher), "%s",
+		 t.publisher);
+	memcpy(s->enrol.key, t.controller_key, 32);
+	memcpy(s->controller.key, t.controller_key, 32);
 }
 
-static void read_keys(struct sim *s, const char *path)
+static void read_workers(struct sim *s, const char *path)
 {
 	char line[LINE_MAX_BYTES];
 	unsigned cap = 0;
@@ -660,15 +735,15 @@ static void read_keys(struct sim *s, const char *path)
 				die("memory", "none");
 		}
 		struct worker *w = &s->w[s->n];
-		*w = (struct worker){.sim = s, .index = s->n};
+		*w = (struct worker){.sim = s};
 		if (sscanf(line, "%95s %1023s", w->name, w->token) != 2)
 			die(path, "a line without two words");
 		if (s->n++ == 0)
 			read_token(s, w->token);
 	}
 	fclose(f);
-	s->apply_ms = calloc(s->n ? s->n : 1, sizeof(double));
-	if (!s->n || !s->apply_ms)
+	s->took_ms = calloc(s->n ? s->n : 1, sizeof(s->took_ms[0]));
+	if (!s->n || !s->took_ms)
 		die(path, "no worker");
 }
 
@@ -676,27 +751,27 @@ int main(int argc, char **argv)
 {
 	struct sim s = {.telemetry_ms = 1000};
 	for (int i = 2; i < argc; i++) {
-		if (strcmp(argv[i], "--verify") == 0 && i + 1 < argc)
-			s.verify_each = strcmp(argv[++i], "each") == 0;
-		else if (strcmp(argv[i], "--telemetry") == 0 && i + 1 < argc)
+		if (strcmp(argv[i], "--telemetry") == 0 && i + 1 < argc)
 			s.telemetry_ms = (uint32_t)bl_number(argv[++i], 3600000, "ms");
 		else
 			die("unknown option", argv[i]);
 	}
 	if (argc < 2 || sodium_init() < 0 || sp_loop_new(&s.loop))
-		die("usage", "fleetsim KEYS; see its source");
+		die("usage", "fleetsim TOKENS; see its source");
 	(void)bl_raise_nofile();
-	read_keys(&s, argv[1]);
+	read_workers(&s, argv[1]);
 	s.zmq = zmq_ctx_new();
-	if (!s.zmq || zmq_ctx_set(s.zmq, ZMQ_MAX_SOCKETS, (int)(8 * s.n + 64)))
+	// A link is a DEALER, a SUB and two monitors of two sockets each; one that was
+	// made anew is there twice for a while.
+	if (!s.zmq || zmq_ctx_set(s.zmq, ZMQ_MAX_SOCKETS, (int)(16 * s.n + 1024)))
 		die("zmq_ctx_new", zmq_strerror(errno));
 	if (event_assign(&s.input, sp_loop_base(s.loop), 0, EV_READ | EV_PERSIST,
 			 on_input, &s) ||
 	    event_add(&s.input, NULL))
 		die("standard input", "no event");
+	s.close.run = on_close;
 	sp_timer_init(&s.telemetry, s.loop, on_telemetry, &s);
-	if (s.telemetry_ms)
-		sp_timer_set(&s.telemetry, sp_loop_now_us(s.loop) + 1000000);
+	sp_timer_set(&s.telemetry, sp_loop_now_us(s.loop) + 1000000);
 	int err = sp_loop_run(s.loop);
 	_exit(err ? 1 : 0); // thousands of sockets are not worth an orderly end
 }
