@@ -145,7 +145,7 @@ again = +@deploy/install-deps build $(1) && $(MAKE) --no-print-directory $(JOBS)
 
 check: ## set up, build, run all tests; the last line is "N passed, N failed"
 	$(call again,test,check-built)
-check-built: $(BINS) $(TESTS) $(FUZZ) $(TOOLS)
+check-built: $(BINS) $(TESTS) $(FUZZ) $(TOOLS) $(SCALES)
 	@SP_BUILD=$(abspath $(BUILD)) $(PYTHON) tests/check.py --build $(BUILD) $(CHECK_ARGS)
 check-unit: $(TESTS) ## build and run the unit tests only
 	@$(PYTHON) tests/check.py --build $(BUILD) --only unit

@@ -65,21 +65,25 @@ class Clients:
     def requests(self):
         """304s and 200s of both, in turn, so that what disturbs one disturbs the other."""
         body = self.body()
-        nginx, nginx_port = self.nginx(body)
+        sides = {"ours": (self.fleet.controller.pid, self.fleet.endpoint, "/v1/config", self.who)}
+        if self.opt.nginx:
+            nginx, port = self.nginx(body)
+            sides["nginx"] = (nginx.pid, port, "/config", [])
         rounds = []
         for i in range(self.opt.rounds):
             rounds.append({})
             for name, expect, extra in (("304", 304, ["--etag"]), ("200", 200, [])):
-                ours = self.measure([self.fleet.controller.pid], self.fleet.endpoint,
-                                    "/v1/config", expect, self.who + extra)
-                theirs = self.measure([nginx.pid], nginx_port, "/config", expect, extra)
-                rounds[-1][name] = {"ours": ours, "nginx": theirs}
-                self.say(f"  {name}: {ours['cpu_us']:.1f} us of CPU each, "
-                         f"nginx {theirs['cpu_us']:.1f} ({i + 1} of {self.opt.rounds})")
-        self.procs.end(nginx)
+                found = rounds[-1][name] = {
+                    side: self.measure([pid], port, path, expect, who + extra)
+                    for side, (pid, port, path, who) in sides.items()}
+                self.say(f"  {name}: " + ", ".join(
+                    f"{side} {f['cpu_us']:.1f} us of CPU each" for side, f in found.items())
+                    + f" ({i + 1} of {self.opt.rounds})")
+        if self.opt.nginx:
+            self.procs.end(nginx)
         result = {name: {who: {k: measure.spread([r[name][who][k] for r in rounds])
                                for k in rounds[0][name][who]}
-                         for who in ("ours", "nginx")} for name in ("304", "200")}
+                         for who in sides} for name in ("304", "200")}
         return result | {"body_bytes": len(body)}
 
     def wake(self):
@@ -96,14 +100,14 @@ class Clients:
         before = measure.cpu_seconds(pid)
         load.stdin.write(b"go\n")
         load.stdin.flush()
-        self.fleet.change()  # a node comes or goes: every client's config is another
+        self.fleet.change_all_clients()
         out = json.loads(load.stdout.readline())
         cpu = measure.cpu_seconds(pid) - before
         self.procs.end(load)
         if out["failed"]:
             raise BenchError(f"long polls: {out['failed']} failed: {out['why']}")
-        return {"first_ms": out["min_us"] / 1e3, "p50_ms": out["p50_us"] / 1e3,
-                "p99_ms": out["p99_us"] / 1e3, "last_ms": out["max_us"] / 1e3,
+        return {"early": out["early"], "first_ms": out["min_us"] / 1e3,
+                "p50_ms": out["p50_us"] / 1e3, "p99_ms": out["p99_us"] / 1e3, "last_ms": out["max_us"] / 1e3,
                 "cpu_us_a_poll": cpu * 1e6 / n}
 
     def wakes(self):

@@ -42,7 +42,7 @@ class Fleet:
         self.socket = os.path.join(folder, "api.sock")
         ports = free_ports(5)
         self.bus, self.admin, self.endpoint = ports[:3], ports[3], ports[4]
-        self.cordoned = False
+        self.cordoned, self.refresh_s = False, 60
         self.controller = None
         self.local = threading.local()
 
@@ -110,21 +110,24 @@ class Fleet:
     # ---- what an operator does ----
 
     def apply(self, workers):
+        """The fleet file, by the operator's program."""
+        self.workers = workers
+        with open(self.path("fleet.yaml"), "w", encoding="utf-8") as f:
+            json.dump(self.declared(workers), f)
+        self.ctl("apply", "-f", self.path("fleet.yaml"))
+
+    def declared(self, workers, refresh_s=60):
         nodes = [{"name": f"n{i // A_NODE}", "worker": i % A_NODE,
                   "region": f"r{i // A_NODE % 8}",
                   "carriers": [{"kind": "tcp",
                                 "address": f"10.{i >> 14}.{i >> 7 & 127}.{i & 127}:443"}]}
                  for i in range(workers)]
-        fleet = {
+        return {
             "fleet": "scale", "regions": [{"name": f"r{i}"} for i in range(8)],
-            "tiers": [{"name": "free"}], "nodes": nodes,
+            "tiers": [{"name": "free"}], "nodes": nodes, "refresh": f"{refresh_s}s",
             "endpoints": [f"http://127.0.0.1:{self.endpoint}/v1/config"],
             "users": [{"name": u, "tier": "free", "max_devices": 10000}
                       for u in self.users]}
-        with open(self.path("fleet.yaml"), "w", encoding="utf-8") as f:
-            json.dump(fleet, f)
-        self.workers = workers
-        self.ctl("apply", "-f", self.path("fleet.yaml"))
 
     def ask(self, method, path, body=None):
         """The operator API, over this thread's connection."""
@@ -154,6 +157,11 @@ class Fleet:
             self.ask("PUT", "/v1/leases/n0?force=1", {"kind": "cordon", "for_s": 3600})
         else:
             self.ask("DELETE", "/v1/leases/n0")
+
+    def change_all_clients(self):
+        """A change that is in every client's config: how often to ask."""
+        self.refresh_s = 121 - self.refresh_s
+        self.ask("POST", "/v1/apply", self.declared(self.workers, self.refresh_s))
 
     def change_once_ready(self):
         """The first change that a controller takes, which has just been started."""

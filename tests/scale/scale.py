@@ -53,8 +53,9 @@ def client_lines(c):
              "         us of CPU  (spread)   nginx   p50 us   p99 us   a second"]
     for name in ("304", "200"):
         o, cpu = c[name]["ours"], c[name]["ours"]["cpu_us"]
+        nginx = f"{c[name]['nginx']['cpu_us']['median']:.1f}" if "nginx" in c[name] else "-"
         lines.append(f"{name:>8} {cpu['median']:>10.1f} {cpu['min']:>6.1f}-{cpu['max']:<5.1f}"
-                     f"{c[name]['nginx']['cpu_us']['median']:>6.1f} "
+                     f"{nginx:>6} "
                      f"{o['p50_us']['median']:>8.0f} {o['p99_us']['median']:>8.0f} "
                      f"{o['a_second']['median']:>10,.0f}")
     w = {k: v["median"] for k, v in c["wake"].items() if k != "polls"}
@@ -75,7 +76,7 @@ def table(report):
         lines += [*client_lines(report["clients"]), ""]
     noise = report["noise"]
     return "\n".join(lines + [
-        f"{report['seconds']:.0f} s in all; of both cores' time others had "
+        f"{report['seconds']:.0f} s in all; of all cores' time others had "
         f"{100 * noise['foreign_share']:.0f} %, the hypervisor {100 * noise['stolen_share']:.0f} %"])
 
 
@@ -119,7 +120,9 @@ def run_clients(procs, folder, build, options, report):
 
 def show_logs(folder):
     for name in sorted(os.listdir(folder)):
-        if name.endswith(".log"):
+        if os.path.isdir(os.path.join(folder, name)):
+            show_logs(os.path.join(folder, name))
+        elif name.endswith(".log"):
             with open(os.path.join(folder, name), errors="replace", encoding="utf-8") as f:
                 text = f.read()[-1500:]
             say(f"---- {name}\n{text}" if text else f"---- {name}: empty")
@@ -136,6 +139,7 @@ def parse():
     parser.add_argument("--requests", type=int, default=50000, help="of each kind, a round")
     parser.add_argument("--polls", type=int, default=5000, help="that wait")
     parser.add_argument("--rounds", type=int, default=5, help="of clients")
+    parser.add_argument("--no-nginx", dest="nginx", action="store_false")
     parser.add_argument("--report", help="file; default: build/scale/report.json")
     return parser.parse_args()
 
