@@ -23,7 +23,8 @@ def shared(request, servers, dns, origin):
                          users=("alice", "bob"))
         fleet.apply(health={"hold_down": "1s"})
         fleet.start()
-        fleet.vantages(("v1", "eu"), ("v2", "us"))
+        fleet.vantages(("v1", "eu"), ("v2", "us"),
+                       probe={"interval": "1s", "deadline": f"{min(500 * SLOW, 900)}ms"})
         fleet.user_client = fleet.client()
         assert curl(fleet.user_client.socks, f"http://127.0.0.1:{origin.port}/204")[0] == 0
         yield fleet
@@ -33,13 +34,19 @@ def shared(request, servers, dns, origin):
 
 @pytest.fixture
 def fleet(shared):
-    """Whatever tests did before, everything is well."""
+    """Without leases, whatever tests did before."""
     for lease in shared.json("get", "leases")["leases"]:
         shared.run("undrain", lease["node"])
-    wait_until(lambda: {n["health"] for n in nodes(shared)} == {"healthy"} and
-               {v["state"] for v in shared.json("get", "vantages")["vantages"]} == {"votes"},
-               60 * SLOW, "all nodes are well")
     return shared
+
+
+@pytest.fixture
+def well(fleet):
+    """And everything is well."""
+    wait_until(lambda: {n["health"] for n in nodes(fleet)} == {"healthy"} and
+               {v["state"] for v in fleet.json("get", "vantages")["vantages"]} == {"votes"},
+               60 * SLOW, "all nodes are well")
+    return fleet
 
 
 def nodes(fleet, *options):
@@ -67,11 +74,11 @@ def test_each_list_is_a_table_of_a_screens_width_and_json(fleet, kind):
     assert len(fleet.json("get", kind)[kind]) >= len(lines) - 1
 
 
-def test_nodes_are_filtered(fleet):
-    assert [n["name"] for n in nodes(fleet, "--region", "us")] == ["c/0"]
-    assert len(nodes(fleet, "--region", "eu", "--state", "healthy", "--link", "up")) == 2
-    assert nodes(fleet, "--state", "down") == []
-    assert fleet.run("get", "nodes", "--region", "mars").stdout == "no nodes\n"
+def test_nodes_are_filtered(well):
+    assert [n["name"] for n in nodes(well, "--region", "us")] == ["c/0"]
+    assert len(nodes(well, "--region", "eu", "--state", "healthy", "--link", "up")) == 2
+    assert nodes(well, "--state", "down") == []
+    assert well.run("get", "nodes", "--region", "mars").stdout == "no nodes\n"
 
 
 def test_a_long_list_comes_in_pages(fleet):
@@ -180,53 +187,53 @@ def test_a_dry_run_shows_the_difference_and_exits_with_0(fleet):
     assert "nothing to change" in fleet.apply("--dry-run").stdout
 
 
-def test_status_says_where_the_controller_stands(fleet):
-    out = fleet.run("status").stdout
-    assert re.search(r"^revision +epoch %d, sequence %d, hash \w{12}$" % fleet.head(), out, re.M)
+def test_status_says_where_the_controller_stands(well):
+    out = well.run("status").stdout
+    assert re.search(r"^revision +epoch %d, sequence %d, hash \w{12}$" % well.head(), out, re.M)
     assert re.search(r"^nodes +3, 3 with a link$", out, re.M)
     assert re.search(r"^redis +at the same revision$", out, re.M)
-    assert fleet.json("status")["vantages_linked"] == 2
+    assert well.json("status")["vantages_linked"] == 2
 
 
 # ---- health ----
 
-def test_health_says_what_each_vantage_sees_of_a_node(fleet):
-    wait_until(lambda: {v["sees"] for v in fleet.json("get", "vantages")["vantages"]} == {3},
+def test_health_says_what_each_vantage_sees_of_a_node(well):
+    wait_until(lambda: {v["sees"] for v in well.json("get", "vantages")["vantages"]} == {3},
                10 * SLOW, "both have seen all")
-    wait_until(lambda: min(v["row"] for v in fleet.json("health", "a")["nodes"][0]["views"]) > 1,
+    wait_until(lambda: min(v["row"] for v in well.json("health", "a")["nodes"][0]["views"]) > 1,
                10 * SLOW, "and a more than once")
-    out = fleet.run("health").stdout
+    out = well.run("health").stdout
     assert re.search(r"^a/0 +eu +healthy +\d+\w +100 ", out, re.M)
     assert re.search(r"^v2 +us +votes +3 +0$", out, re.M)
-    (node,) = fleet.json("health", "a")["nodes"]
+    (node,) = well.json("health", "a")["nodes"]
     views = {v["vantage"]: v for v in node["views"]}
     assert set(views) == {"v1", "v2"}
     for v in views.values():
         assert v["ok"] and v["votes"] and v["row"] >= 2
         assert 0 < v["rungs_ms"]["handshake"] < 500 * SLOW and v["age_ms"] < 5000 * SLOW
-    assert len(fleet.json("health", "a/0")["nodes"]) == 1
-    assert [n["name"] for n in fleet.json("health", "--region", "us")["nodes"]] == ["c/0"]
-    assert fleet.json("health", "--state", "down")["nodes"] == []
-    refused(fleet, 66, "get nodes lists them", "health", "nobody")
+    assert len(well.json("health", "a/0")["nodes"]) == 1
+    assert [n["name"] for n in well.json("health", "--region", "us")["nodes"]] == ["c/0"]
+    assert well.json("health", "--state", "down")["nodes"] == []
+    refused(well, 66, "get nodes lists them", "health", "nobody")
 
 
-def test_a_node_that_hangs_is_named_with_rung_reason_and_hold_down(fleet):
-    fleet["a"].signal(signal.SIGSTOP)
+def test_a_node_that_hangs_is_named_with_rung_reason_and_hold_down(well):
+    well["a"].signal(signal.SIGSTOP)
     try:
-        wait_until(lambda: nodes(fleet)[0]["health"] == "down", 15 * SLOW, "it is down")
-        (node,) = fleet.json("health", "a")["nodes"]
+        wait_until(lambda: nodes(well)[0]["health"] == "down", 15 * SLOW, "it is down")
+        (node,) = well.json("health", "a")["nodes"]
         assert node["cause"] == "dead" and not node["offered"] and node["flaps"] >= 1
         assert node["held_s"] > 0
         assert {(f["vantage"], f["rung"]) for f in node["failures"]} == {
             ("v1", "handshake"), ("v2", "handshake")}
-        assert "v1 handshake/timeout, v2 handshake/timeout" in fleet.run("health").stdout
-        detail = fleet.run("health", "a").stdout
+        assert "v1 handshake/timeout, v2 handshake/timeout" in well.run("health").stdout
+        detail = well.run("health", "a").stdout
         assert re.search(r"^v1 +tcp 127\.0\.0\.1:\d+ +no +\d+ +\d+\w +\d+\w +handshake +timeout", detail, re.M)
-        done = fleet.run("doctor", check=False)
+        done = well.run("doctor", check=False)
         assert done.returncode == 2
         assert re.search(r"^fail +node +a/0: down: ", done.stdout, re.M), done.stdout
     finally:
-        fleet["a"].signal(signal.SIGCONT)
+        well["a"].signal(signal.SIGCONT)
 
 
 # ---- doctor ----
@@ -246,14 +253,14 @@ def diagnosed(fleet, code, *argv):
     return {(c["area"], c["about"]): c for c in checks}
 
 
-def test_a_fleet_that_is_well_has_nothing_for_the_doctor(fleet):
-    found = diagnosed(fleet, 0, *configs(fleet))
+def test_a_fleet_that_is_well_has_nothing_for_the_doctor(well):
+    found = diagnosed(well, 0, *configs(well))
     areas = {area for area, _ in found}
     assert {"config", "secrets", "disk", "controller", "clock", "redis", "revisions", "stream",
             "journal", "nodes", "vantages", "leases"} <= areas
     assert len([1 for area, _ in found if area == "config"]) == 4
     assert found["nodes", ""]["text"].startswith("3 of 3 are linked and at ")
-    text = fleet.run("doctor", *configs(fleet)).stdout
+    text = well.run("doctor", *configs(well)).stdout
     assert re.search(r"^\d+ ok, 0 to look at, 0 broken$", text, re.M)
 
 
@@ -301,41 +308,41 @@ def test_the_doctor_finds_certificates_near_their_end(fleet, tmp_path):
         assert found["certificate", str(tmp_path / "cert.pem")]["grade"] == grade
 
 
-def test_the_doctor_finds_a_lost_link_and_a_silent_vantage(fleet):
-    v = next(p for p in fleet.processes if p.name == "vantage-v2")
-    fleet["c"].stop()
+def test_the_doctor_finds_a_lost_link_and_a_silent_vantage(well):
+    v = next(p for p in well.processes if p.name == "vantage-v2")
+    well["c"].stop()
     v.stop()
     try:
-        wait_until(lambda: nodes(fleet, "--link", "lost"), 15 * SLOW, "the link is lost")
-        wait_until(lambda: "silent" in fleet.run("get", "vantages").stdout, 15 * SLOW, "v2 is silent")
-        found = diagnosed(fleet, 1)
+        wait_until(lambda: nodes(well, "--link", "lost"), 15 * SLOW, "the link is lost")
+        wait_until(lambda: "silent" in well.run("get", "vantages").stdout, 15 * SLOW, "v2 is silent")
+        found = diagnosed(well, 1)
         assert "no control link" in found["node", "c/0"]["text"]
         assert "silent" in found["vantage", "v2"]["text"]
         assert found["vantages", ""]["text"] == "1 of 2 vote"
     finally:
-        fleet["c"].start()
+        well["c"].start()
         v.start()
 
 
-def test_the_doctor_finds_a_lease_near_its_end(fleet):
-    fleet.run("cordon", "b", "--for", "5m")
-    found = diagnosed(fleet, 1)
+def test_the_doctor_finds_a_lease_near_its_end(well):
+    well.run("cordon", "b", "--for", "5m")
+    found = diagnosed(well, 1)
     assert "its cordon ends in" in found["lease", "b"]["text"]
 
 
-def test_the_doctor_finds_redis_away_and_emptied(fleet):
-    fleet.redis.signal(signal.SIGSTOP)
+def test_the_doctor_finds_redis_away_and_emptied(well):
+    well.redis.signal(signal.SIGSTOP)
     try:
-        found = diagnosed(fleet, 2)
-        check = found["redis", f"unix:{fleet.redis.socket}"]
+        found = diagnosed(well, 2)
+        check = found["redis", f"unix:{well.redis.socket}"]
         assert check["grade"] == "fail" and "systemctl start redis-server" in check["remedy"]
     finally:
-        fleet.redis.signal(signal.SIGCONT)
-    wait_until(lambda: fleet.json("status")["synced"], 15 * SLOW, "Redis is back")
-    fleet.redis.cli("CONFIG", "SET", "maxmemory", "100mb")
-    fleet.redis.cli("CONFIG", "SET", "maxmemory-policy", "allkeys-lru")
-    assert "allkeys-lru" in diagnosed(fleet, 1)["redis", "memory"]["text"]
-    fleet.redis.cli("CONFIG", "SET", "maxmemory-policy", "noeviction")
+        well.redis.signal(signal.SIGCONT)
+    wait_until(lambda: well.json("status")["synced"], 15 * SLOW, "Redis is back")
+    well.redis.cli("CONFIG", "SET", "maxmemory", "100mb")
+    well.redis.cli("CONFIG", "SET", "maxmemory-policy", "allkeys-lru")
+    assert "allkeys-lru" in diagnosed(well, 1)["redis", "memory"]["text"]
+    well.redis.cli("CONFIG", "SET", "maxmemory-policy", "noeviction")
 
 
 def test_without_a_controller_the_error_says_what_to_start(fleet, tmp_path):
