@@ -331,6 +331,13 @@ void sp_session_goaway(struct sp_session *s, enum sp_reason reason, uint64_t dea
 	}
 }
 
+void sp_session_stay(struct sp_session *s)
+{
+	s->goaway = false;
+	for (unsigned i = 0; i < SP_SLOTS; i++)
+		s->slots[i].goaway = false;
+}
+
 void sp_session_end(struct sp_session *s, enum sp_reason reason)
 {
 	s->dead = true;

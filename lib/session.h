@@ -285,7 +285,10 @@ uint64_t sp_session_flow_changes(const struct sp_session *s);
 // knows yet are opened at the next one. Not from the engine's calls.
 void sp_session_lose_streams(struct sp_session *s, enum sp_reason reason);
 
+// Worker: GOAWAY, now and on every later carrier.
 void sp_session_goaway(struct sp_session *s, enum sp_reason reason, uint64_t deadline_ms);
+// Worker: no more. The client that heard of it learns that with its next carrier.
+void sp_session_stay(struct sp_session *s);
 // Worker: sends END on every carrier; free the session when they are flushed or after 1
 // s.
 void sp_session_end(struct sp_session *s, enum sp_reason reason);

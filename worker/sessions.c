@@ -789,7 +789,11 @@ void wrk_sessions_drain(struct wrk_sessions *t, uint64_t deadline_ms)
 
 void wrk_sessions_undrain(struct wrk_sessions *t)
 {
+	struct wrk_session *s;
 	t->draining = false;
+	for (int p = ATTACHED; p <= DETACHED; p++)
+		TAILQ_FOREACH(s, &t->places[p], list)
+	sp_session_stay(s->engine);
 }
 
 uint32_t wrk_sessions_live_streams(const struct wrk_sessions *t)

@@ -236,6 +236,17 @@ def test_a_node_that_hangs_is_named_with_rung_reason_and_hold_down(well):
         well["a"].signal(signal.SIGCONT)
 
 
+def test_a_node_that_was_drained_is_well_again_for_everyone(well):
+    """Vantages keep one session each, which was there before the lease."""
+    well.run("drain", "a")
+    wait_until(lambda: all(v["reason"] == "draining" and v["row"] > 1
+                           for v in well.json("health", "a")["nodes"][0]["views"]),
+               15 * SLOW, "both hear that it drains")
+    well.run("undrain", "a")
+    wait_until(lambda: all(v["ok"] for v in well.json("health", "a")["nodes"][0]["views"]),
+               30 * SLOW, "both see it well")
+
+
 # ---- doctor ----
 
 def configs(fleet):

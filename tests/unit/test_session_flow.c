@@ -191,6 +191,29 @@ static void goaway_and_end_reach_the_client(void **state)
 	assert_int_equal(w.ended, SP_REASON_PASS_EXPIRED);
 }
 
+static void a_goaway_is_said_on_later_carriers_until_it_is_taken_back(void **state)
+{
+	(void)state;
+	attach(0);
+	sp_session_goaway(w.s[1], SP_REASON_DRAINING, 1000);
+	settle(0);
+	w.goaway = SP_REASON_NONE;
+	sp_session_detach(w.s[0], 0, &side_of[0], w.now);
+	attach(1);
+	settle(1);
+	assert_int_equal(w.goaway, SP_REASON_DRAINING);
+	w.goaway = SP_REASON_NONE;
+	sp_session_stay(w.s[1]);
+	sp_session_detach(w.s[0], 1, &side_of[0], w.now);
+	attach(0);
+	settle(0);
+	assert_int_equal(w.goaway, SP_REASON_NONE);
+	sp_session_goaway(w.s[1], SP_REASON_DRAINING, 1000); // and taken back unsent
+	sp_session_stay(w.s[1]);
+	settle(0);
+	assert_int_equal(w.goaway, SP_REASON_NONE);
+}
+
 static void an_end_that_was_lost_is_told_to_the_next_carrier(void **state)
 {
 	(void)state;
@@ -456,6 +479,7 @@ int main(void)
 		T(a_datagram_over_the_limit_is_refused),
 		T(idle_flows_end_at_both_ends),
 		T(goaway_and_end_reach_the_client),
+		T(a_goaway_is_said_on_later_carriers_until_it_is_taken_back),
 		T(an_end_that_was_lost_is_told_to_the_next_carrier),
 		T(a_flood_of_passes_is_a_protocol_error),
 		T(passes_renewed_often_cost_no_carrier_and_the_last_one_arrives),

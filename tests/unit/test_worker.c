@@ -323,6 +323,31 @@ static void a_draining_worker_serves_its_sessions_and_takes_no_new_ones(void **s
 	close(fd);
 }
 
+static void after_a_lease_the_sessions_from_before_stay_again(void **state)
+{
+	struct device *a = &x.d[0];
+	(void)state;
+	up(a, "alice");
+	UNTIL(a->ticket_len);
+	wrk_worker_lease(x.w, true, 1000);
+	UNTIL(a->goaway == SP_REASON_DRAINING);
+	for (int i = 0; i < 2; i++) { // detached while it is said, then taken back
+		a->goaway = SP_REASON_NONE;
+		sp_link_close(a->link, SP_REASON_CANCELLED);
+		UNTIL(sessions()->detached == 1);
+		if (i == 1)
+			wrk_worker_lease(x.w, false, 0);
+		dial(a, true);
+		UNTIL(a->ups == 2 + i);
+		if (i == 0)
+			UNTIL(a->goaway == SP_REASON_DRAINING);
+	}
+	struct sp_stream *st;
+	int fd = join_stream(a, &st); // a round trip later
+	assert_int_equal(a->goaway, SP_REASON_NONE);
+	close(fd);
+}
+
 #define T(f)     cmocka_unit_test_setup_teardown(f, setup, teardown)
 #define SMALL(f) cmocka_unit_test_setup_teardown(f, setup_small, teardown)
 
@@ -343,6 +368,7 @@ int main(void)
 		T(the_exit_policy_of_the_signed_config_holds),
 		T(another_rate_of_the_tier_holds_for_a_stream_that_flows),
 		T(a_bad_reload_changes_nothing),
+		T(after_a_lease_the_sessions_from_before_stay_again),
 		T(a_draining_worker_serves_its_sessions_and_takes_no_new_ones),
 	};
 	if (sodium_init() < 0)
