@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "controller/verdict_internal.h"
+#include "lib/reason.h"
 
 #define BIT(state) (1u << CON_NODE_##state)
 
@@ -265,10 +266,23 @@ void con_verdict_heard(struct con_verdict *v, unsigned vantage, bool controls_ok
 	v->vantage[vantage].controls_ok = controls_ok;
 }
 
+// That it was draining says nothing of what it is now; whatever else was seen does.
+static void forget_refusals(struct con_node *n)
+{
+	const char *word = sp_reason_word(SP_REASON_DRAINING);
+	for (unsigned i = 0; i < CON_VANTAGES_MAX; i++)
+		for (unsigned c = 0; n->sight[i] && c < CON_VERDICT_CARRIERS_MAX; c++)
+			if (strcmp(n->sight[i]->track[c].reason, word) == 0)
+				n->sight[i]->track[c] = (struct con_track){0};
+}
+
 void con_verdict_set_draining(struct con_verdict *v, unsigned node, bool draining)
 {
-	if (node < v->n_nodes && v->node[node])
-		v->node[node]->draining = draining;
+	struct con_node *n = node < v->n_nodes ? v->node[node] : NULL;
+	if (n && n->draining && !draining)
+		forget_refusals(n);
+	if (n)
+		n->draining = draining;
 }
 
 // ---- a cycle ----

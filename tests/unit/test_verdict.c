@@ -405,6 +405,42 @@ static void a_draining_node_is_not_offered_and_its_state_comes_back(void **st)
 	w_end(&w);
 }
 
+// Refused because it drained, by probes that come ever more slowly.
+static void what_a_draining_node_refused_does_not_count_after_it(void **st)
+{
+	(void)st;
+	struct world w;
+	struct con_sight_view s;
+	w_begin(&w, 16, 2, 6, 2);
+	w_run(&w, 5000);
+	con_verdict_set_draining(w.v, 2, true);
+	con_verdict_set_draining(w.v, 3, true);
+	w_run(&w, 200);
+	for (unsigned i = 0; i < 24; i++) {
+		struct con_probe_result r = {.began_ms = w.now_ms,
+					     .ended_ms = w.now_ms + 1 + i,
+					     .rung = "handshake",
+					     .reason = "draining"};
+		assert_int_equal(con_verdict_result(w.v, i % 2, 2, &r), 0);
+		r.reason = "timeout"; // and this one died meanwhile
+		assert_int_equal(con_verdict_result(w.v, i % 2, 3, &r), 0);
+	}
+	con_verdict_set_draining(w.v, 2, false);
+	con_verdict_set_draining(w.v, 3, false);
+	assert_false(con_verdict_sight(w.v, 2, 0, 0, w.now_ms, &s));
+	assert_true(con_verdict_sight(w.v, 3, 0, 0, w.now_ms, &s));
+	w.dead[3] = true;
+	w_run(&w, 3000);
+	assert_int_equal(w_state(&w, 2), CON_NODE_HEALTHY);
+	assert_int_equal(w_state(&w, 3), CON_NODE_DOWN);
+	for (unsigned i = 0; i < w.n_changes; i++)
+		if (w.change[i].node == 2) {
+			assert_int_not_equal(w.change[i].to, CON_NODE_DEGRADED);
+			assert_int_not_equal(w.change[i].to, CON_NODE_DOWN);
+		}
+	w_end(&w);
+}
+
 static struct con_probe_result failure(struct world *w, uint64_t began_ms)
 {
 	return (struct con_probe_result){.began_ms = began_ms,
@@ -654,6 +690,7 @@ int main(void)
 			a_vantage_that_fails_more_than_half_of_the_fleet_has_no_vote),
 		cmocka_unit_test(silence_of_all_vantages_changes_nothing_and_is_said),
 		cmocka_unit_test(a_draining_node_is_not_offered_and_its_state_comes_back),
+		cmocka_unit_test(what_a_draining_node_refused_does_not_count_after_it),
 		cmocka_unit_test(results_from_before_a_nodes_change_do_not_count),
 		cmocka_unit_test(
 			results_out_of_order_unknown_or_of_no_carrier_are_refused),
