@@ -47,6 +47,21 @@ void hub_call_of(const struct hub_peer *p, uint64_t call, struct con_hub_call *r
 
 // ---- out ----
 
+// What is long is counted until the peer has taken it.
+static int send_long(struct con_hub *h, const struct con_hub_call *to, const void *data,
+		     size_t len)
+{
+	struct hub_peer *p = to->domain == SP_BUS_FLEET ? hub_by_key(h, to->key) : NULL;
+	struct sp_bus_blob *b;
+	int err = sp_bus_blob_new(data, len, &b);
+	if (err)
+		return err;
+	err = sp_bus_send_blob(h->bus, to->domain, to->route, to->route_len, b,
+			       p ? p->meter : NULL);
+	sp_bus_blob_free(b);
+	return err;
+}
+
 int con_hub_answer(struct con_hub *h, const struct con_hub_call *to,
 		   Sallyport__Fleet__FromController *m)
 {
@@ -57,7 +72,9 @@ int con_hub_answer(struct con_hub *h, const struct con_hub_call *to,
 	if (n > sizeof(small) && !(buf = malloc(n)))
 		return -ENOMEM;
 	sallyport__fleet__from_controller__pack(m, buf);
-	int err = sp_bus_send(h->bus, to->domain, to->route, to->route_len, buf, n);
+	int err = buf == small ? sp_bus_send(h->bus, to->domain, to->route, to->route_len,
+					     buf, n)
+			       : send_long(h, to, buf, n);
 	sodium_memzero(buf, n); // may hold the route key
 	if (buf != small)
 		free(buf);

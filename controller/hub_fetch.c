@@ -74,7 +74,8 @@ static size_t send_snapshot(struct con_hub *h, struct hub_peer *p,
 		m.snapshot = &s;
 		return con_hub_answer(h, to, &m) ? 0 : s.blob.len;
 	}
-	if (sp_bus_send_blob(h->bus, to->domain, to->route, to->route_len, h->snapshot))
+	if (sp_bus_send_blob(h->bus, to->domain, to->route, to->route_len, h->snapshot,
+			     p->meter))
 		return 0; // gone, or it does not read: counted there
 	return sp_bus_blob_len(h->snapshot);
 }

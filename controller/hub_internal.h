@@ -29,6 +29,7 @@ struct hub_peer {
 	bool joined;  // a handshake with this key was let in
 	bool welcome; // said hello over `route`
 	uint8_t route_len, route[SP_BUS_ROUTE_MAX];
+	struct sp_bus_meter *meter;
 	uint64_t other_boot; // the one that the present one took over from
 	uint64_t hello_us, took_over_us, seen_us, snapshot_us;
 	uint64_t refill_us;

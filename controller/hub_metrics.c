@@ -74,6 +74,7 @@ static void put_bus(const struct con_hub *h, struct sp_metrics_writer *w)
 	sp_metrics_family(w, &families[F_bus_sent]);
 	sample(w, b->sent, "ok");
 	sample(w, b->send_failed, "failed");
+	sample(w, b->not_read, "not-read");
 	one(w, F_bus_published, b->published);
 	one(w, F_bus_renewed, b->renewed);
 }

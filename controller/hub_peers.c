@@ -36,9 +36,15 @@ struct hub_peer *hub_by_name(const struct con_hub *h, const char *name)
 	return p && strcmp(p->name, name) == 0 ? p : NULL;
 }
 
-static void free_peer(struct sp_deferred *d)
+static void free_peer(struct hub_peer *p)
 {
-	free((char *)d - offsetof(struct hub_peer, reap));
+	sp_bus_meter_free(p->meter);
+	free(p);
+}
+
+static void on_reap(struct sp_deferred *d)
+{
+	free_peer((struct hub_peer *)((char *)d - offsetof(struct hub_peer, reap)));
 }
 
 // Whoever holds a link with its key is cut off with all others, who come back.
@@ -67,7 +73,7 @@ void con_hub_forbid(struct con_hub *h, const char *name)
 		return;
 	cut_soon(h, p);
 	unlink_peer(h, p);
-	p->reap.run = free_peer; // a message of it may be at work
+	p->reap.run = on_reap; // a message of it may be at work
 	sp_loop_reap(h->loop, &p->reap);
 }
 
@@ -118,8 +124,10 @@ int con_hub_allow(struct con_hub *h, const char *name, const uint8_t *key,
 	if (old)
 		con_hub_forbid(h, name);
 	struct hub_peer *p = calloc(1, sizeof(*p));
-	if (!p)
+	if (!p || sp_bus_meter_new(&p->meter)) {
+		free(p);
 		return -ENOMEM;
+	}
 	memcpy(p->name, name, len + 1);
 	memcpy(p->key, key, SP_BUS_KEY_BYTES);
 	set_static(p, static_key);
@@ -132,7 +140,7 @@ int con_hub_allow(struct con_hub *h, const char *name, const uint8_t *key,
 	sallyport__fleet__telemetry__init(&p->pub.telemetry);
 	int err = link_peer(h, p);
 	if (err)
-		free(p);
+		free_peer(p);
 	return err;
 }
 
@@ -164,7 +172,7 @@ unsigned con_hub_connected(const struct con_hub *h, const char *kind)
 void hub_peers_free(struct con_hub *h)
 {
 	for (size_t i = 0; i < h->n; i++)
-		free(h->all[i]);
+		free_peer(h->all[i]);
 	free(h->all);
 	sp_idmap_done(&h->by_key);
 	sp_idmap_done(&h->by_name);

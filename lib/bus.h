@@ -23,11 +23,15 @@
 #define SP_BUS_ADDRESS_MAX    64
 #define SP_BUS_SERVERS_MAX    8
 #define SP_BUS_MESSAGE_MAX    (1u << 20)  // towards a server
+#define SP_BUS_ENROL_MAX      (16u << 10) // towards a server's enrolment
 #define SP_BUS_BLOB_MAX       (17u << 20) // towards a client: a snapshot and its envelope
 #define SP_BUS_HANDSHAKE_MS   10000       // from a connection to its end of CURVE
 #define SP_BUS_HEARTBEAT_MS   2000
-#define SP_BUS_DEAD_MS        6000 // without a heartbeat: the connection is cut
-#define SP_BUS_QUEUE          4096 // messages to one peer; further ones are dropped
+#define SP_BUS_DEAD_MS        6000  // without a heartbeat: the connection is cut
+#define SP_BUS_UNREAD_MS      30000 // with bytes that the peer does not take: cut
+#define SP_BUS_QUEUE          4096  // messages to one peer; further ones are dropped
+#define SP_BUS_QUEUE_IN       256   // of one peer that wait here; then it waits
+#define SP_BUS_OWED_MAX       (24u << 20) // bytes of blobs that wait for one peer
 #define SP_BUS_TOPIC_MAX      1024 // bytes of one towards a publisher; handshakes too
 // Handshakes of one known key: a peer makes two to come back. More are told to come
 // later.
@@ -91,6 +95,7 @@ struct sp_bus_server_counters {
 	uint64_t messages, messages_refused; // refused: of a key nobody has any more
 	uint64_t malformed;                  // not the frames that a message has
 	uint64_t sent, send_failed;          // failed: peer gone or its queue full
+	uint64_t not_read;                   // not sent: SP_BUS_OWED_MAX
 	uint64_t published;
 	uint64_t renewed; // sockets made anew
 };
@@ -105,15 +110,23 @@ void sp_bus_publish(struct sp_bus_server *s, char topic, const void *data, size_
 // full.
 int sp_bus_send(struct sp_bus_server *s, enum sp_bus_domain domain, const uint8_t *route,
 		size_t route_len, const void *data, size_t len);
-// Data for many peers, in memory once however many queues it stands in.
+// Counts the bytes of blobs that wait for one peer.
+struct sp_bus_meter;
+int sp_bus_meter_new(struct sp_bus_meter **ret) SP_MUST_CHECK; // 0; -ENOMEM
+void sp_bus_meter_free(struct sp_bus_meter *m); // what waits keeps it; NULL is fine
+size_t sp_bus_meter_bytes(const struct sp_bus_meter *m);
+// Data for many peers, in memory once however many queues it stands in; zeroed at its
+// end.
 struct sp_bus_blob;
 // Copies. 0; -ENOMEM.
 int sp_bus_blob_new(const void *data, size_t len, struct sp_bus_blob **ret) SP_MUST_CHECK;
 void sp_bus_blob_free(struct sp_bus_blob *b); // queues keep it; NULL is fine
 size_t sp_bus_blob_len(const struct sp_bus_blob *b);
-// As sp_bus_send, without a copy.
+// As sp_bus_send, without a copy. `meter`: of that peer, or NULL. -EAGAIN also if it
+// would hold more than SP_BUS_OWED_MAX and there is something in it.
 int sp_bus_send_blob(struct sp_bus_server *s, enum sp_bus_domain domain,
-		     const uint8_t *route, size_t route_len, struct sp_bus_blob *b);
+		     const uint8_t *route, size_t route_len, struct sp_bus_blob *b,
+		     struct sp_bus_meter *meter);
 // Cuts all links of a domain (FLEET: subscribers too) and lets them come back, each to be
 // judged anew: the one way to cut off whoever holds a link with a key that is known no
 // more, since libzmq closes none by itself. The ports stay open. Routes are void. 0;

@@ -55,6 +55,10 @@ int bus_listen(const char *endpoint, int *ret) SP_MUST_CHECK;
 // Binds `s` to a copy of `fd`. 0; -errno.
 int bus_socket_bind_fd(struct bus_socket *s, int fd, const char *endpoint) SP_MUST_CHECK;
 
+// A message of the blob's data; meter NULL: nobody counts. 0; -ENOMEM.
+int bus_blob_message(struct sp_bus_blob *b, struct sp_bus_meter *meter,
+		     zmq_msg_t *ret) SP_MUST_CHECK;
+
 // What every link has: limits, heartbeats, patience. 0; -errno.
 int bus_socket_options(struct bus_socket *s, int64_t message_max,
 		       const char *endpoint) SP_MUST_CHECK;

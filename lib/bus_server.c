@@ -39,7 +39,7 @@ static const struct {
 } kinds[N_SOCKETS] = {
 	[ROUTER] = {ZMQ_ROUTER, SP_BUS_FLEET, SP_BUS_MESSAGE_MAX, 1},
 	[PUB] = {ZMQ_PUB, SP_BUS_FLEET, SP_BUS_TOPIC_MAX, 1},
-	[ENROL] = {ZMQ_ROUTER, SP_BUS_ENROL, SP_BUS_MESSAGE_MAX, 2},
+	[ENROL] = {ZMQ_ROUTER, SP_BUS_ENROL, SP_BUS_ENROL_MAX, 2},
 };
 
 static struct bus_socket *router_of(struct sp_bus_server *s, enum sp_bus_domain domain)
@@ -191,44 +191,18 @@ int sp_bus_send(struct sp_bus_server *s, enum sp_bus_domain domain, const uint8_
 	return send_msg(s, domain, route, route_len, &m);
 }
 
-struct sp_bus_blob {
-	zmq_msg_t m;
-};
-
-int sp_bus_blob_new(const void *data, size_t len, struct sp_bus_blob **ret)
-{
-	struct sp_bus_blob *b = calloc(1, sizeof(*b));
-	if (!b || zmq_msg_init_size(&b->m, len)) {
-		free(b);
-		return -ENOMEM;
-	}
-	memcpy(zmq_msg_data(&b->m), data, len);
-	*ret = b;
-	return 0;
-}
-
-void sp_bus_blob_free(struct sp_bus_blob *b)
-{
-	if (!b)
-		return;
-	zmq_msg_close(&b->m);
-	free(b);
-}
-
-size_t sp_bus_blob_len(const struct sp_bus_blob *b)
-{
-	return zmq_msg_size(&b->m);
-}
-
 int sp_bus_send_blob(struct sp_bus_server *s, enum sp_bus_domain domain,
-		     const uint8_t *route, size_t route_len, struct sp_bus_blob *b)
+		     const uint8_t *route, size_t route_len, struct sp_bus_blob *b,
+		     struct sp_bus_meter *meter)
 {
 	zmq_msg_t m;
-	zmq_msg_init(&m);
-	if (zmq_msg_copy(&m, &b->m)) { // counts a reference
-		zmq_msg_close(&m);
-		return -ENOMEM;
+	size_t owed = meter ? sp_bus_meter_bytes(meter) : 0;
+	if (owed && owed + sp_bus_blob_len(b) > SP_BUS_OWED_MAX) {
+		s->counters.not_read++;
+		return -EAGAIN;
 	}
+	if (bus_blob_message(b, meter, &m))
+		return -ENOMEM;
 	return send_msg(s, domain, route, route_len, &m);
 }
 
@@ -246,6 +220,8 @@ static int open_end(struct sp_bus_server *s, int i)
 	int err = bus_socket_open(sock, s->loop, s->zmq, kinds[i].type, take[i], s);
 	if (!err)
 		err = bus_socket_options(sock, kinds[i].message_max, e->at);
+	if (!err) // beyond, its sender waits: nothing is lost
+		err = bus_socket_int(sock, ZMQ_RCVHWM, SP_BUS_QUEUE_IN);
 	if (!err)
 		err = bus_socket_int(sock, ZMQ_CURVE_SERVER, 1);
 	// Who is gone is told; and no ROUTER_HANDOVER: a routing id that is in use stays

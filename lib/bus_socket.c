@@ -89,6 +89,7 @@ int bus_socket_options(struct bus_socket *s, int64_t message_max, const char *en
 		{ZMQ_HEARTBEAT_IVL, SP_BUS_HEARTBEAT_MS},
 		{ZMQ_HEARTBEAT_TIMEOUT, SP_BUS_DEAD_MS},
 		{ZMQ_HEARTBEAT_TTL, SP_BUS_DEAD_MS},
+		{ZMQ_TCP_MAXRT, SP_BUS_UNREAD_MS},
 		{ZMQ_BACKLOG, BACKLOG},
 		{ZMQ_RECONNECT_IVL, 200},
 		{ZMQ_RECONNECT_IVL_MAX, 5000},

@@ -371,6 +371,7 @@ static struct rogue rogue(const struct world *w, const struct end *e, const void
 			 0);
 	if (id_len)
 		assert_int_equal(zmq_setsockopt(r.z, ZMQ_ROUTING_ID, id, id_len), 0);
+	assert_int_equal(zmq_setsockopt(r.z, ZMQ_RCVHWM, &(int){1}, sizeof(int)), 0);
 	assert_int_equal(zmq_setsockopt(r.z, ZMQ_LINGER, &(int){0}, sizeof(int)), 0);
 	assert_int_equal(zmq_connect(r.z, sp_bus_server_router(w->s)), 0);
 	return r;
@@ -428,6 +429,47 @@ static void who_claims_the_route_of_another_gets_none_of_its_answers(void **stat
 	assert_int_equal(w.messages, 2); // the thief's word was not heard either
 	rogue_done(&r);
 	sp_bus_client_free(a.c);
+	teardown(&w);
+}
+
+static void a_peer_that_does_not_read_is_owed_so_much_and_no_more(void **state)
+{
+	enum { BLOB = 4 << 20 };
+	struct world w;
+	struct end a = {.keys = make_keys()}, b = {.keys = make_keys()};
+	struct sp_bus_blob *blob;
+	struct sp_bus_meter *meter;
+	uint8_t route[SP_BUS_ROUTE_MAX];
+	char *big = calloc(1, BLOB);
+	(void)state;
+	setup(&w);
+	w.known[0] = &a;
+	w.known[1] = &b;
+	assert_int_equal(sp_bus_meter_new(&meter), 0);
+	assert_int_equal(sp_bus_blob_new(big, BLOB, &blob), 0);
+	struct rogue r = rogue(&w, &a, "deaf", 4); // holds few, and takes none out
+	assert_int_equal(zmq_send(r.z, "hello", 5, 0), 5);
+	WAIT(&w, w.messages == 1);
+	size_t len = w.route_len;
+	memcpy(route, w.route, len);
+	unsigned sent = 0;
+	while (sp_bus_send_blob(w.s, SP_BUS_FLEET, route, len, blob, meter) == 0)
+		assert_true(++sent < 2000);
+	assert_true(sp_bus_meter_bytes(meter) <= SP_BUS_OWED_MAX);
+	assert_int_equal(sp_bus_server_counters(w.s)->not_read, 1);
+	join(&w, &b); // another is served
+	WAIT(&w, b.ups);
+	assert_int_equal(sp_bus_client_send(b.c, "and I", 5), 0);
+	WAIT(&w, w.messages == 2);
+	assert_int_equal(
+		sp_bus_send_blob(w.s, SP_BUS_FLEET, w.route, w.route_len, blob, NULL), 0);
+	WAIT(&w, b.messages == 1);
+	rogue_done(&r); // what it was owed is let go
+	WAIT(&w, sp_bus_meter_bytes(meter) == 0);
+	sp_bus_meter_free(meter);
+	sp_bus_blob_free(blob);
+	free(big);
+	sp_bus_client_free(b.c);
 	teardown(&w);
 }
 
@@ -523,9 +565,9 @@ static void one_blob_goes_to_many(void **state)
 		WAIT(&w, all[i].ups);
 		assert_int_equal(sp_bus_client_send(all[i].c, "x", 1), 0);
 		WAIT(&w, w.messages == i + 1);
-		assert_int_equal(
-			sp_bus_send_blob(w.s, SP_BUS_FLEET, w.route, w.route_len, blob),
-			0);
+		assert_int_equal(sp_bus_send_blob(w.s, SP_BUS_FLEET, w.route, w.route_len,
+						  blob, NULL),
+				 0);
 	}
 	sp_bus_blob_free(blob);
 	for (unsigned i = 0; i < 3; i++) {
@@ -653,6 +695,7 @@ int main(void)
 		T(a_message_over_the_limit_costs_its_sender_the_link),
 		T(what_is_no_single_frame_is_counted_and_dropped),
 		T(who_claims_the_route_of_another_gets_none_of_its_answers),
+		T(a_peer_that_does_not_read_is_owed_so_much_and_no_more),
 		T(the_routes_of_a_server_are_not_those_of_the_last),
 		T(a_key_that_connects_too_often_is_put_off_and_no_other_is),
 		T(renewing_cuts_off_whoever_is_known_no_more_and_nobody_else),
