@@ -115,6 +115,7 @@ def main():
     parser.add_argument("--pytest-args", default="", help="e.g. '-k cover -x'")
     args = parser.parse_args()
     build = args.build.resolve()
+    os.environ.setdefault("TSAN_OPTIONS", f"suppressions={ROOT / 'tests/tsan.supp'}")
     wanted = [args.only] if args.only else ["unit", "fuzz", "pytest"]
     results = []
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
