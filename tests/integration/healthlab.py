@@ -50,18 +50,28 @@ class Site:
         self.thread, self.dark, self.served = thread, "", 0
         self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         self.context.load_cert_chain(folder / "cert.pem", folder / "key.pem")
-        tcp = (socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)  # asyncio: no delay
-        sock = socket.socket(*tcp)
-        sock.bind(("127.0.0.1", 0))
+        sock, other = self._sockets()
         self.port = sock.getsockname()[1]
-        other = socket.socket(*tcp)
-        other.bind(("127.0.0.2", self.port))
 
         async def start():
             await asyncio.start_server(self._serve, sock=sock, ssl=self.context)
             await asyncio.start_server(self._relay, sock=other)
 
         thread.call(start())
+
+    @staticmethod
+    def _sockets():
+        """One port at both addresses."""
+        tcp = (socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)  # asyncio: no delay
+        for _ in range(20):
+            sock, other = socket.socket(*tcp), socket.socket(*tcp)
+            sock.bind(("127.0.0.1", 0))
+            with contextlib.suppress(OSError):
+                other.bind(("127.0.0.2", sock.getsockname()[1]))
+                return sock, other
+            sock.close()
+            other.close()
+        raise RuntimeError("no port is free at both addresses")
 
     async def _serve(self, reader, writer):
         self.served += 1
