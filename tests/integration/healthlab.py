@@ -171,6 +171,8 @@ class Watch:
                 etag = self._poll(c, f"/v1/config?wait=5{region}", etag)
             except (OSError, http.client.HTTPException) as e:
                 c = None
+                if self.stopped:
+                    return
                 self.errors.append(repr(e))
                 time.sleep(0.1)
 
@@ -213,6 +215,7 @@ class Watch:
         return self.until(lambda names: name in names, timeout * SLOW, f"{name} is offered")
 
     def stop(self):
+        """What follows, such as a controller that ends, is no error of its."""
         self.stopped = True
 
 
