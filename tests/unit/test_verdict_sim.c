@@ -65,7 +65,7 @@ static void a_vantage_that_wavers_or_hurries_demotes_nobody(void **state)
 	static const enum w_habit habits[] = {W_WAVERS, W_HURRIES};
 	(void)state;
 	for (unsigned k = 0; k < 4; k++)
-		for (unsigned seed = 1; seed <= seeds(20); seed++) {
+		for (unsigned seed = 1; seed <= seeds(8); seed++) {
 			struct world w;
 			w_begin(&w, seed, 3 + k / 2, 10, 3);
 			w.loss_percent = 5;
