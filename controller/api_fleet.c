@@ -36,15 +36,18 @@ static json_t *describe_changes(const struct sp_state *state, const struct sp_ch
 	return list;
 }
 
-static bool is_on(const char *json)
+static bool is_on(const char *json, uint64_t now_s)
 {
 	json_t *o = json ? json_loads(json, 0, NULL) : NULL;
-	bool on = o && !json_is_true(json_object_get(o, "disabled"));
+	json_int_t end = json_integer_value(json_object_get(o, "expires"));
+	bool on = o && !json_is_true(json_object_get(o, "disabled")) &&
+		  (end <= 0 || (uint64_t)end > now_s);
 	json_decref(o);
 	return on;
 }
 
-// A user that goes, or is disabled now, has passes out there that would hold for a day.
+// A user that goes, or is disabled or over now, has passes out there that would hold for
+// a day.
 static int revoke_who_goes(const struct con_api_fleet *f, const struct sp_state *state,
 			   struct sp_changes *c)
 {
@@ -52,8 +55,8 @@ static int revoke_who_goes(const struct con_api_fleet *f, const struct sp_state 
 	size_t n = c->n;
 	int err = 0;
 	for (size_t i = 0; i < n && !err; i++) {
-		if (strncmp(c->v[i].key, "user/", 5) != 0 || is_on(c->v[i].json) ||
-		    !is_on(sp_state_get(state, c->v[i].key, NULL)))
+		if (strncmp(c->v[i].key, "user/", 5) != 0 || is_on(c->v[i].json, now) ||
+		    !is_on(sp_state_get(state, c->v[i].key, NULL), now))
 			continue;
 		err = con_access_revoke_user(c, c->v[i].key + strlen("user/"), now);
 	}

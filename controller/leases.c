@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "controller/api_access.h"
 #include "controller/api_fleet.h"
 #include "lib/derive.h"
 #include "lib/text.h"
@@ -20,6 +21,8 @@ struct con_leases {
 	struct sp_timer timer;
 	unsigned turn;
 	bool busy; // a commit of ours is under way
+	struct con_fleet_listener listener;
+	uint64_t user_s; // when the next user's time ends; 0: to be looked up
 };
 
 // ---- pure parts ----
@@ -125,13 +128,68 @@ int con_leases_over(const struct sp_state *state, uint64_t now_s, bool all,
 	return 0;
 }
 
+// 0: it has no end. Most users have none, and are not parsed.
+static uint64_t user_end(const char *json, size_t len)
+{
+	struct sp_state_entry e = {.json = json, .json_len = len};
+	json_int_t end = memmem(json, len, "\"expires\"", 9) ? number(&e, "expires") : 0;
+	return end > 0 ? (uint64_t)end : 0;
+}
+
+static bool is_revoked(const struct sp_state *state, const char *user, uint64_t since_s)
+{
+	char key[SP_STATE_KEY_MAX + 1];
+	struct sp_state_entry e = {0};
+	snprintf(key, sizeof(key), "revoked/user/%s", user);
+	e.json = sp_state_get(state, key, &e.json_len);
+	return e.json && (uint64_t)number(&e, "before") >= since_s;
+}
+
+int con_leases_users_over(const struct sp_state *state, uint64_t now_s,
+			  uint64_t *ret_next_s, struct sp_changes *c)
+{
+	struct sp_state_entry e;
+	*ret_next_s = UINT64_MAX;
+	for (size_t at = 0; sp_state_next(state, "user/", &at, &e);) {
+		const char *user = e.key + strlen("user/");
+		uint64_t end = user_end(e.json, e.json_len);
+		if (end > now_s && end < *ret_next_s)
+			*ret_next_s = end;
+		if (!end || end > now_s || now_s - end > CON_REVOKED_KEPT_S ||
+		    is_revoked(state, user, end))
+			continue;
+		if (c->n >= OVER_MAX) { // the others in the next turn
+			*ret_next_s = now_s;
+			return 0;
+		}
+		int err = con_access_revoke_user(c, user, now_s);
+		if (err)
+			return err;
+	}
+	return 0;
+}
+
 // ---- what is over ----
+
+static void on_changed(void *ctx, const struct con_fleet_change *f)
+{
+	struct con_leases *l = ctx;
+	for (size_t i = 0; i < f->private->n; i++) {
+		const struct sp_change *ch = &f->private->v[i];
+		uint64_t end = ch->json && !strncmp(ch->key, "user/", 5)
+				       ? user_end(ch->json, strlen(ch->json))
+				       : 0;
+		if (end && end < l->user_s)
+			l->user_s = end;
+	}
+}
 
 static void on_committed(void *ctx, int err, const char *why,
 			 const struct sp_position *at)
 {
 	struct con_leases *l = ctx;
-	(void)err; // again with the next second
+	if (err)
+		l->user_s = 0; // again with the next second
 	(void)why;
 	(void)at;
 	l->busy = false;
@@ -141,17 +199,27 @@ static void on_timer(void *ctx)
 {
 	struct con_leases *l = ctx;
 	struct sp_changes c = {0};
-	sp_timer_set(&l->timer, sp_loop_now_us(l->loop) + EVERY_US);
+	uint64_t ms = sp_loop_unix_ms(l->loop), next = l->user_s;
+	const struct sp_state *state = con_fleet_state(l->fleet);
+	uint64_t wait_us = EVERY_US;
+	if (next != UINT64_MAX && next * 1000 > ms && next * 1000 < ms + EVERY_US / 1000)
+		wait_us = (next * 1000 - ms) * 1000;
+	sp_timer_set(&l->timer, sp_loop_now_us(l->loop) + wait_us);
 	if (l->busy || !con_fleet_is_synced(l->fleet))
 		return;
-	int err = con_leases_over(con_fleet_state(l->fleet),
-				  sp_loop_unix_ms(l->loop) / 1000,
-				  l->turn++ % ALL_EVERY == 0, &c);
+	bool all = l->turn++ % ALL_EVERY == 0;
+	int err = con_leases_over(state, ms / 1000, all, &c);
+	if (!err && (all || next <= ms / 1000))
+		err = con_leases_users_over(state, ms / 1000, &l->user_s, &c);
+	if (err)
+		l->user_s = 0;
 	if (!err && c.n) {
 		l->busy = true;
 		if (con_fleet_commit(l->fleet, &c, "controller: time is up", on_committed,
-				     l))
+				     l)) {
 			l->busy = false;
+			l->user_s = 0;
+		}
 	}
 	sp_changes_done(&c);
 }
@@ -314,11 +382,15 @@ int con_leases_new(struct sp_loop *loop, struct con_fleet *fleet, struct con_api
 	sp_timer_init(&l->timer, loop, on_timer, l);
 	sp_timer_set(&l->timer, sp_loop_now_us(loop) + EVERY_US);
 	int err = con_api_add(api, routes, l);
-	if (err)
+	if (err) {
 		con_leases_free(l);
-	else
-		*ret = l;
-	return err;
+		return err;
+	}
+	l->listener.changed = on_changed;
+	l->listener.ctx = l;
+	con_fleet_listen(fleet, &l->listener);
+	*ret = l;
+	return 0;
 }
 
 void con_leases_free(struct con_leases *l)

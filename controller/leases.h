@@ -1,7 +1,9 @@
 // Leases: nodes that an operator has taken out for a time, by state lease/NAME. A
 // cordoned node gets no new clients; a draining one is also told to send its clients
 // away. And what ends by itself: leases, tokens, revocations and enrolments that are over
-// are taken out of the state. Not here: what workers and the endpoint make of a lease.
+// are taken out of the state, and users whose time ended are revoked, since the passes
+// that are out there hold for a while. Not here: what workers and the endpoint make of a
+// lease.
 //
 // Of one region at most max(1, 30 %) may be out at once, and never the last node.
 #ifndef CON_LEASES_H
@@ -24,6 +26,10 @@ int con_lease_allowed(const struct sp_state *state, const char *node, uint64_t n
 // revocations too, and enrolments that have been over for a while. 0; -ENOMEM. Pure.
 int con_leases_over(const struct sp_state *state, uint64_t now_s, bool all,
 		    struct sp_changes *c) SP_MUST_CHECK;
+// Adds to `c` revocations of all users whose time ended and who are not revoked since.
+// *ret_next_s: when another one's ends, UINT64_MAX: never. 0; -ENOMEM. Pure.
+int con_leases_users_over(const struct sp_state *state, uint64_t now_s,
+			  uint64_t *ret_next_s, struct sp_changes *c) SP_MUST_CHECK;
 
 struct con_leases;
 // Registers its routes and begins to look for what is over, each second. 0 and *ret;

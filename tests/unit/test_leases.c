@@ -116,6 +116,35 @@ static void what_is_over_goes_and_nothing_else(void **s)
 	sp_changes_done(&c);
 }
 
+static void a_user_whose_time_ended_is_revoked_once(void **s)
+{
+	struct sp_changes c = {0};
+	uint64_t next;
+	(void)s;
+	put("user/ever", "{\"tier\":\"t\"}");
+	put("user/now", "{\"expires\":1000,\"tier\":\"t\"}");
+	put("user/soon", "{\"expires\":1001,\"tier\":\"t\"}");
+	put("user/later", "{\"expires\":2000,\"tier\":\"t\"}");
+	assert_int_equal(con_leases_users_over(state, 999, &next, &c), 0);
+	assert_int_equal(c.n, 0);
+	assert_int_equal(next, 1000);
+	assert_int_equal(con_leases_users_over(state, 1000, &next, &c), 0);
+	assert_int_equal(c.n, 1);
+	assert_string_equal(c.v[0].key, "revoked/user/now");
+	assert_int_equal(next, 1001);
+	sp_changes_done(&c);
+	put("revoked/user/now", "{\"before\":1000,\"until\":99999}");
+	put("revoked/user/soon", "{\"before\":900,\"until\":99999}"); // of before
+	assert_int_equal(con_leases_users_over(state, 1001, &next, &c), 0);
+	assert_int_equal(c.n, 1);
+	assert_string_equal(c.v[0].key, "revoked/user/soon");
+	assert_int_equal(next, 2000);
+	sp_changes_done(&c);
+	assert_int_equal(con_leases_users_over(state, 1000000, &next, &c), 0);
+	assert_int_equal(c.n, 0); // no pass of then holds any more
+	assert_true(next == UINT64_MAX);
+}
+
 static void a_late_enrolment_is_known_for_a_day_and_then_forgotten(void **s)
 {
 	struct sp_changes c = {0};
@@ -175,6 +204,7 @@ int main(void)
 		T(the_last_node_of_a_region_is_never_let_out),
 		T(workers_of_one_node_count_as_one),
 		T(what_is_over_goes_and_nothing_else),
+		T(a_user_whose_time_ended_is_revoked_once),
 		T(a_late_enrolment_is_known_for_a_day_and_then_forgotten),
 		T(a_token_is_found_until_it_expires_and_is_kept_hashed),
 		T(a_token_whose_id_alone_fits_is_nobodys),
