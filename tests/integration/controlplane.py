@@ -1,14 +1,17 @@
 """The control plane under test: a redis-server on a unix socket, sallyport-controller, and
 its operator API as an operator's program sees it."""
 
+import base64
 import http.client
 import json
 import signal
 import socket
 
 import yaml
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from harness import BUILD, SLOW, Process, deep_merge, free_port, http_get, parse_metrics
 from servers import wait_until
+from signed import SigningKey
 
 
 class Redis(Process):
@@ -163,6 +166,13 @@ class Controller(Process):
         status, body = http_get(self.admin, "/metrics")
         assert status == 200
         return parse_metrics(body)
+
+
+def sign_like(lab, controller):
+    """Passes of this test are signed by the controller's key."""
+    text = (controller.dir / "signing.key").read_text().strip()
+    secret = base64.b64decode(text.partition(":")[2])
+    lab.signer = SigningKey(Ed25519PrivateKey.from_private_bytes(secret[:32]))
 
 
 def fleet_file(nodes=2, users=1, fleet="lab", **more):

@@ -1,6 +1,7 @@
 """No change is lost after its acknowledgement, none is doubled: the controller is killed at
 random instants while it changes the fleet, and Redis is killed, frozen, emptied and
-restored from old copies. CHECK_LONG=1: 10 rounds; CHECK_SEED repeats a run."""
+restored from old copies. Real workers hear of it all, end at one hash, and a stream through
+one of them does not break. CHECK_LONG=1: 10 rounds; CHECK_SEED repeats a run."""
 
 import collections
 import http.client
@@ -12,13 +13,15 @@ import threading
 import time
 
 import pytest
-from controlplane import ApiError, Controller, Redis, fleet_file
+from controlplane import ApiError, Controller, Redis, fleet_file, sign_like
+from faults import Stream
 from harness import SLOW
+from minictl import EnrolledWorker
 from servers import wait_until
 
 CHANGES = 300
 ROUNDS = 10 if os.environ.get("CHECK_LONG") else 1
-NODES = 8
+NODES, WORKERS = 8, 3
 NO_ANSWER = (OSError, http.client.HTTPException, ValueError)
 # What the API calls unknown; every other problem promises that nothing changed.
 UNKNOWN = {"unknown-outcome", "ending"}
@@ -136,13 +139,32 @@ def history(controller):
 def place(lab):
     redis = Redis(lab)
     controller = Controller(lab, redis=redis).synced()
-    controller.apply(fleet_file(nodes=NODES, users=CHANGES))
-    return controller, redis
+    controller.apply(fleet_file(nodes=NODES, users=CHANGES, exit_policy=["127.0.0.0/8"]))
+    sign_like(lab, controller)
+    workers = [EnrolledWorker(lab, None, name=f"n{i}", start=False, enrol=False)
+               for i in range(WORKERS)]
+    for w in workers:
+        r = w.enrol(controller.ctl("enroll", "--node", w.name).stdout.strip())
+        assert r.returncode == 0, r.stderr
+        w.start().wait_ready(20)
+    client = lab.client("client", workers[:1], passport={"user": "u0", "tier": "free"})
+    return controller, redis, workers, Stream(client, lab.servers)
+
+
+def converge(controller, workers):
+    """All workers come to stand where the controller does: one position, one hash."""
+    def same():
+        at = controller.get("status")["position"]
+        nodes = {n["name"]: n for n in controller.get("nodes")["nodes"]}
+        return all(nodes[f"{w.name}/0"]["link"] == "up" and nodes[f"{w.name}/0"]["applied"] == at
+                   for w in workers)
+
+    wait_until(same, 30 * SLOW, "all workers at one hash")
 
 
 @pytest.mark.parametrize("turn", range(ROUNDS))
 def test_no_acknowledged_change_is_lost_and_none_is_doubled(place, turn):
-    controller, redis = place
+    controller, redis, workers, stream = place
     seed = int(os.environ.get("CHECK_SEED", random.randrange(1 << 32))) + turn
     print(f"CHECK_SEED={seed}")
     rng = random.Random(seed)
@@ -153,6 +175,7 @@ def test_no_acknowledged_change_is_lost_and_none_is_doubled(place, turn):
         changes.permits.release(rng.randint(1, 5))
         changes.began.wait(1)
         trouble.make()
+        assert stream.holds()
     if changes.failed:
         raise changes.failed
     print(f"acknowledged {len(changes.acked)}, refused {len(changes.refused)} "
@@ -161,6 +184,8 @@ def test_no_acknowledged_change_is_lost_and_none_is_doubled(place, turn):
     controller.synced(30)
     controller.kill()  # what counts is what is on the disk
     controller.start().synced(30)
+    converge(controller, workers)
+    assert stream.holds()
 
     found, revisions = history(controller)
     tokens = collections.Counter(t["user"] for t in controller.get("tokens")["tokens"])

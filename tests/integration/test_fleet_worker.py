@@ -1,17 +1,14 @@
 """Real workers under the real controller, as an operator drives them: enrolment, changes,
 revocation, drain, usage and quota, and what goes on while controller and Redis are gone."""
 
-import base64
 import contextlib
 import time
 
 import pytest
-from controlplane import Controller, Redis, fleet_file
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from controlplane import Controller, Redis, fleet_file, sign_like
 from harness import SLOW, Lab, curl, curl_sha256, socks_connect
 from minictl import EnrolledWorker
 from servers import TcpServer, body_sha256, tcp_echo, wait_until
-from signed import SigningKey
 
 
 class Fleet:
@@ -21,7 +18,7 @@ class Fleet:
         self.lab = lab
         self.redis = Redis(lab)
         self.controller = Controller(lab, redis=self.redis).synced()
-        self.sign_like_the_controller()
+        sign_like(lab, self.controller)
         self.file = fleet_file(nodes=2, users=3, exit_policy=["allow 127.0.0.0/8"])
         self.controller.apply(self.file)
         self.workers = [EnrolledWorker(lab, None, name=f"n{i}", start=False, enrol=False)
@@ -31,12 +28,6 @@ class Fleet:
             r = w.enrol(token)
             assert r.returncode == 0, r.stderr
             w.start().wait_ready(20)
-
-    def sign_like_the_controller(self):
-        """Passes of this test are signed by the controller's key."""
-        text = (self.controller.dir / "signing.key").read_text().strip()
-        secret = base64.b64decode(text.partition(":")[2])
-        self.lab.signer = SigningKey(Ed25519PrivateKey.from_private_bytes(secret[:32]))
 
     def apply(self, **changes):
         self.file.update(changes)
