@@ -35,11 +35,4 @@ int cli_exits_load(const char *path, const struct cli_exits_options *opt,
 // Only when no carrier made with it is left. NULL is fine.
 void cli_exits_free(struct cli_exits *x);
 
-// The revision held, in a file of the state folder: the highest that was ever accepted.
-// 0 and *ret (zeros if there is no such file); an error and `why`.
-int cli_revision_load(const char *path, struct sp_fleet_revision *ret, char *why,
-		      size_t cap) SP_MUST_CHECK;
-int cli_revision_save(const char *path, const struct sp_fleet_revision *rev, char *why,
-		      size_t cap) SP_MUST_CHECK;
-
 #endif

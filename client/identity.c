@@ -12,6 +12,7 @@
 
 #include "client/poll.h"
 #include "lib/file.h"
+#include "lib/held.h"
 #include "lib/key.h"
 #include "lib/text.h"
 #include "lib/wire.h"
@@ -170,7 +171,7 @@ static int load_exits(const struct cli_config *cfg, bool hold, struct cli_identi
 	const char *exits =
 		cfg->exits ? cfg->exits : cli_poll_path(cfg, last, sizeof(last));
 	snprintf(path, sizeof(path), "%s/revision", cfg->state_dir);
-	if (cli_revision_load(path, &held, text, sizeof(text)))
+	if (sp_held_load(path, &held, text, sizeof(text)))
 		return fail(why, cap, "state_dir: %s", text);
 	if (cli_exits_load(exits, &opt, &id->exits, text, sizeof(text)))
 		return fail(why, cap, "exits: %s", text);
@@ -180,7 +181,7 @@ static int load_exits(const struct cli_config *cfg, bool hold, struct cli_identi
 	if (mkdir(cfg->state_dir, 0700) < 0 && errno != EEXIST)
 		return fail(why, cap, "state_dir: %s: %s", cfg->state_dir,
 			    strerror(errno));
-	if (cli_revision_save(path, now, text, sizeof(text)))
+	if (sp_held_save(path, now, text, sizeof(text)))
 		return fail(why, cap, "state_dir: %s", text);
 	return 0;
 }

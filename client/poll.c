@@ -13,6 +13,7 @@
 
 #include "client/exits.h"
 #include "lib/file.h"
+#include "lib/held.h"
 #include "lib/key.h"
 #include "lib/log.h"
 #include "lib/version.h"
@@ -114,7 +115,7 @@ verify(struct cli_poll *p, const struct sp_fetch_result *res, char *why, size_t 
 	else if (sp_pass_open(p->opt.keys, f->pass, f->pass_len, &pass) ||
 		 memcmp(pass.device, p->device_public, sizeof(pass.device)) != 0)
 		snprintf(why, cap, "the pass in its answer is not for this device");
-	else if (cli_revision_load(path, &held, text, sizeof(text)))
+	else if (sp_held_load(path, &held, text, sizeof(text)))
 		snprintf(why, cap, "%s", text);
 	else if (sp_fleet_revision_compare(&f->revision, &held) < 0)
 		snprintf(why, cap,

@@ -95,6 +95,14 @@ static const struct sp_conf_key keys[] = {
 	 .example = "worker.signed",
 	 .help = "Signed worker config: exit policy, tiers, revoked passes; this or "
 		 "control.folder"},
+	{.name = "state_dir",
+	 .type = SP_CONF_PATH,
+	 .offset = AT(state_dir),
+	 .example = "/var/lib/sallyport/worker-0",
+	 .help = "Folder for the revision held, made if it is missing: with it, a signed "
+		 "config older than one that was in force is refused also after a "
+		 "restart; "
+		 "goes with config"},
 
 	{.name = "control.folder",
 	 .type = SP_CONF_PATH,
@@ -269,6 +277,9 @@ static bool check_source(const struct wrk_config *c, char *why, size_t cap)
 		text = "config and control.folder are both set; keep one";
 	else if (c->config && !all)
 		text = "config needs keys.static, keys.route and keys.fleet";
+	else if (c->control.folder && c->state_dir)
+		text = "state_dir goes with config; control.folder is what an enrolled "
+		       "worker has";
 	else if (c->control.folder && any)
 		text = "keys.static, keys.route and keys.fleet go with config; "
 		       "control.folder has its own";

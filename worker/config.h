@@ -22,7 +22,7 @@ struct wrk_config {
 		char *secret, *route;
 		struct sp_conf_strings fleet;
 	} keys;
-	char *config;
+	char *config, *state_dir;
 	struct {
 		char *folder; // set: everything else comes from the control plane
 		struct sp_conf_strings router, publisher;

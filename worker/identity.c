@@ -1,14 +1,20 @@
 #include "worker/identity.h"
 
+#include <errno.h>
+#include <inttypes.h>
+#include <limits.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include <sodium.h>
 
 #include "lib/enrolled.h"
 #include "lib/file.h"
+#include "lib/held.h"
 #include "lib/key.h"
+#include "lib/log.h"
 #include "lib/text.h"
 
 static int fail(char *why, size_t cap, const char *fmt, ...)
@@ -71,6 +77,50 @@ int wrk_identity_policy(const struct sp_fleet_worker *f, struct sp_policy **ret,
 		}
 	*ret = p;
 	return 0;
+}
+
+static char *held_path(const struct wrk_config *cfg, char *buf, size_t cap)
+{
+	snprintf(buf, cap, "%s/revision", cfg->state_dir);
+	return buf;
+}
+
+// Not older than what was in force once, where there is a folder to know it by.
+static int check_held(const struct wrk_config *cfg, const struct wrk_identity *id,
+		      char *why, size_t cap)
+{
+	const struct sp_fleet_revision *now = &id->fleet->revision;
+	struct sp_fleet_revision held;
+	char path[PATH_MAX], text[SP_WHY_MAX];
+	if (!cfg->state_dir)
+		return 0;
+	if (sp_held_load(held_path(cfg, path, sizeof(path)), &held, text, sizeof(text)))
+		return fail(why, cap, "state_dir: %s", text);
+	if (sp_fleet_revision_compare(now, &held) >= 0)
+		return 0;
+	return fail(why, cap,
+		    "config: %s: its revision %" PRIu32 ".%" PRIu64
+		    " is older than %" PRIu32 ".%" PRIu64
+		    ", which was in force; sign a newer one",
+		    cfg->config, now->epoch, now->sequence, held.epoch, held.sequence);
+}
+
+void wrk_identity_hold(const struct wrk_config *cfg, const struct wrk_identity *id)
+{
+	struct sp_fleet_revision held;
+	char path[PATH_MAX], why[SP_WHY_MAX] = "";
+	if (!cfg->state_dir || !id->fleet)
+		return;
+	held_path(cfg, path, sizeof(path));
+	if (sp_held_load(path, &held, why, sizeof(why)) == 0 &&
+	    sp_fleet_revision_compare(&id->fleet->revision, &held) == 0)
+		return;
+	if (mkdir(cfg->state_dir, 0700) < 0 && errno != EEXIST)
+		snprintf(why, sizeof(why), "%s: %s", cfg->state_dir, strerror(errno));
+	else if (sp_held_save(path, &id->fleet->revision, why, sizeof(why)) == 0)
+		return;
+	sp_warn("worker", "the revision in force is not on the disk; traffic goes on",
+		"why=%s", why);
 }
 
 static int load_fleet(const struct wrk_config *cfg, struct wrk_identity *id, char *why,
@@ -158,7 +208,9 @@ static int load_files(const struct wrk_config *cfg, struct wrk_identity *id, cha
 		err = load_fleet_keys(cfg, &id->trusted, why, cap);
 	if (!err)
 		err = load_tls(cfg, id, why, cap);
-	return err ? err : load_fleet(cfg, id, why, cap);
+	if (!err)
+		err = load_fleet(cfg, id, why, cap);
+	return err ? err : check_held(cfg, id, why, cap);
 }
 
 int wrk_identity_load(const struct wrk_config *cfg, struct wrk_identity *ret, char *why,

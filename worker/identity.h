@@ -23,6 +23,9 @@ struct wrk_identity {
 // wrong and the remedy.
 int wrk_identity_load(const struct wrk_config *cfg, struct wrk_identity *ret, char *why,
 		      size_t cap) SP_MUST_CHECK;
+// The signed config is in force: its revision is written to state_dir, if there is one,
+// and no older one loads from then on. That the disk is full is a warning.
+void wrk_identity_hold(const struct wrk_config *cfg, const struct wrk_identity *id);
 // The exit policy that a config's rules make. 0 and *ret; SP_E_CONFIG and `why`.
 int wrk_identity_policy(const struct sp_fleet_worker *f, struct sp_policy **ret,
 			char *why, size_t cap) SP_MUST_CHECK;

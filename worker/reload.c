@@ -106,6 +106,7 @@ static void take(struct wrk_worker *w, struct wrk_config *cfg, struct wrk_identi
 	w->id = *id;
 	w->cfg = cfg;
 	w->reloads_ok++;
+	wrk_identity_hold(cfg, &w->id);
 	applied(w);
 }
 

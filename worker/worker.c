@@ -634,6 +634,7 @@ int wrk_worker_run(struct wrk_worker *w)
 	const struct sp_fleet_worker *f = w->id.fleet;
 	char home[17];
 	snprintf(home, sizeof(home), "%016" PRIx64, w->keys.home_id);
+	wrk_identity_hold(w->cfg, &w->id);
 	sp_info("worker", "ready",
 		"version=%s node=%s worker=%" PRId64
 		" home=%s epoch=%u sequence=%" PRIu64,
