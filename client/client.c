@@ -86,6 +86,7 @@ static int reload(void *ctx, char *why, size_t cap)
 		return SP_E_CONFIG;
 	}
 	char text[SP_WHY_MAX];
+	cfg->last = *c->last ? c->last : NULL;
 	int err = cli_identity_load(cfg, true, &id, text, sizeof(text));
 	if (err) {
 		sp_conf_place(&cli_config_table, c->config_path, text, why, cap);
@@ -104,6 +105,19 @@ static int reload(void *ctx, char *why, size_t cap)
 	c->cfg->log = cfg->log;
 	cli_config_free(cfg);
 	return 0;
+}
+
+// From an endpoint; `path`: NULL, if it is where it belongs.
+static int on_fresh(void *ctx, const char *path, char *why, size_t cap)
+{
+	struct cli_client *c = ctx;
+	char before[sizeof(c->last)];
+	memcpy(before, c->last, sizeof(before));
+	snprintf(c->last, sizeof(c->last), "%s", path ? path : "");
+	int err = reload(c, why, cap);
+	if (err)
+		memcpy(c->last, before, sizeof(before));
+	return err;
 }
 
 static int reload_and_say(void *ctx, char *why, size_t cap)
@@ -293,7 +307,7 @@ static int make_poll(struct cli_client *c, const struct cli_identity *id)
 				     .cfg = c->cfg,
 				     .keys = &c->trusted,
 				     .device_public = id->device.device_public,
-				     .fresh = reload,
+				     .fresh = on_fresh,
 				     .ctx = c};
 	if (!c->cfg->endpoints.n)
 		return 0;

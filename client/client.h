@@ -17,6 +17,7 @@
 
 struct cli_client { // for client.c, and for status.c and metrics.c to read
 	const char *config_path;
+	char last[64]; // cli_config.last
 	struct cli_config *cfg;
 	struct sp_pass pass;
 	struct sp_signed_keys trusted;

@@ -20,6 +20,7 @@ struct cli_config {
 	struct sp_conf_strings endpoints; // where they are asked for
 	char *token, *endpoint_ca;
 	char *state_dir;
+	const char *last; // where the last good config lies instead; not from the file
 	char *control;
 	struct {
 		struct sp_target listen;

@@ -6,8 +6,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <time.h>
+#include <unistd.h>
 
 #include <sodium.h>
 
@@ -35,6 +37,7 @@ struct cli_poll {
 	char authorization[TOKEN_MAX + 32], device[SP_KEY_TEXT_MAX + 32], etag[160];
 	uint32_t retry_ms, refresh_s;
 	bool waited; // the question under way may be held back
+	int memory;  // descriptor of the config that the disk did not take; 0: it did
 	struct cli_poll_info info;
 };
 
@@ -42,7 +45,10 @@ static void ask(void *ctx);
 
 const char *cli_poll_path(const struct cli_config *cfg, char *buf, size_t cap)
 {
-	snprintf(buf, cap, "%s/config.signed", cfg->state_dir);
+	if (cfg->last)
+		snprintf(buf, cap, "%s", cfg->last);
+	else
+		snprintf(buf, cap, "%s/config.signed", cfg->state_dir);
 	return buf;
 }
 
@@ -146,6 +152,44 @@ static void take_urls(struct cli_poll *p, const struct sp_fleet_client *f)
 	free(now);
 }
 
+// A file in memory with the config in it, for as long as it is open. -errno.
+static int to_memory(const struct sp_fetch_result *res)
+{
+	int fd = memfd_create("config", MFD_CLOEXEC);
+	if (fd < 0)
+		return -errno;
+	for (size_t done = 0; done < res->len;) {
+		ssize_t n = write(fd, res->body + done, res->len - done);
+		if (n <= 0) {
+			int err = n < 0 ? -errno : -EIO;
+			close(fd);
+			return err;
+		}
+		done += (size_t)n;
+	}
+	return fd;
+}
+
+// The disk did not take it: exits must be left and passes renewed all the same.
+static int keep_in_memory(struct cli_poll *p, const struct sp_fetch_result *res,
+			  char *why, size_t cap)
+{
+	char path[32];
+	int fd = to_memory(res);
+	if (fd < 0)
+		return fd;
+	if (!p->memory)
+		sp_warn("poll", "the new config is held in memory only", "why=%s", why);
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+	int err = p->opt.fresh(p->opt.ctx, path, why, cap);
+	int old = err ? fd : p->memory;
+	if (!err)
+		p->memory = fd;
+	if (old > 0)
+		close(old);
+	return err;
+}
+
 // The file is replaced, and put back if the config cannot be used after all.
 static int keep(struct cli_poll *p, const struct sp_fetch_result *res, char *why,
 		size_t cap)
@@ -154,12 +198,22 @@ static int keep(struct cli_poll *p, const struct sp_fetch_result *res, char *why
 	char path[4096], ignored[SP_WHY_MAX];
 	uint8_t *old = NULL;
 	size_t old_len = 0;
-	cli_poll_path(p->opt.cfg, path, sizeof(path));
+	snprintf(path, sizeof(path), "%s/config.signed", p->opt.cfg->state_dir);
 	(void)!sp_file_read(path, &how, &old, &old_len, ignored, sizeof(ignored));
 	int err = sp_file_write(path, res->body, res->len, 0600, why, cap);
-	if (!err && (err = p->opt.fresh(p->opt.ctx, why, cap)) != 0 && old)
+	if (err) {
+		sp_file_free(old, old_len);
+		return keep_in_memory(p, res, why, cap);
+	}
+	err = p->opt.fresh(p->opt.ctx, NULL, why, cap);
+	if (err && old)
 		(void)!sp_file_write(path, old, old_len, 0600, ignored, sizeof(ignored));
 	sp_file_free(old, old_len);
+	if (!err && p->memory) {
+		sp_info("poll", "the config is on the disk again", "path=%s", path);
+		close(p->memory);
+		p->memory = 0;
+	}
 	return err;
 }
 
@@ -308,6 +362,8 @@ void cli_poll_free(struct cli_poll *p)
 	sp_fetch_cancel(p->fetch);
 	sp_fetch_env_free(p->env);
 	sp_timer_done(&p->next);
+	if (p->memory)
+		close(p->memory);
 	for (unsigned i = 0; i < p->n_urls; i++)
 		free(p->urls[i]);
 	sodium_memzero(p->authorization, sizeof(p->authorization));
@@ -336,11 +392,14 @@ struct first {
 	bool done, interrupted;
 };
 
-static int on_first(void *ctx, char *why, size_t cap)
+static int on_first(void *ctx, const char *path, char *why, size_t cap)
 {
 	struct first *f = ctx;
-	(void)why;
-	(void)cap;
+	if (path) { // it would be gone with us; `why` says what the disk said
+		(void)why;
+		(void)cap;
+		return SP_E_CONFIG;
+	}
 	f->done = true;
 	sp_loop_stop(f->loop);
 	return 0;

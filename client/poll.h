@@ -24,9 +24,10 @@ struct cli_poll_options {
 	const struct cli_config *cfg;      // borrowed
 	const struct sp_signed_keys *keys; // who may sign configs; borrowed
 	const uint8_t *device_public;      // copied
-	// A new config is in the state folder. 0: taken; an error and `why`: it was not,
-	// and counts as a failure.
-	int (*fresh)(void *ctx, char *why, size_t cap);
+	// A new config is in the state folder, or, since its disk did not take it, at
+	// `path`, for as long as no other comes (else NULL). 0: taken; an error and
+	// `why`: it was not, and counts as a failure.
+	int (*fresh)(void *ctx, const char *path, char *why, size_t cap);
 	void *ctx;
 };
 
@@ -53,7 +54,7 @@ void cli_poll_info(const struct cli_poll *p, struct cli_poll_info *ret);
 // without one. Each failure is logged. 0; SP_E_CONFIG and `why`; -EINTR: a signal.
 int cli_poll_first(const struct cli_config *cfg, const struct sp_signed_keys *keys,
 		   const uint8_t *device_public, char *why, size_t cap) SP_MUST_CHECK;
-// Where the last good config lies: in the state folder. Returns buf.
+// Where the last good config lies: in the state folder, or cfg->last. Returns buf.
 const char *cli_poll_path(const struct cli_config *cfg, char *buf, size_t cap);
 
 #endif

@@ -134,3 +134,37 @@ def test_a_controller_starts_on_a_full_disk_or_says_what_is_missing(lab, disks):
     disk.fill()
     with pytest.raises(AssertionError, match=NO_SPACE):
         FleetLab(lab, workers=("a",))
+
+
+def test_a_client_with_a_full_disk_leaves_exits_and_takes_passes(lab, disks):
+    fleet = FaultyFleet(lab)
+    user = fleet.user
+    kept = user.dir / "state" / "config.signed"
+    before = kept.read_bytes()
+    user.stop()
+    kept_too = {p.name: p.read_bytes() for p in kept.parent.iterdir() if p.is_file()}
+    disk = disks(kept.parent)
+    for name, content in kept_too.items():
+        (kept.parent / name).write_bytes(content)
+    disk.fill()
+    user.start()
+    stream = Stream(user, lab.servers)
+    for turn in range(2):
+        used = user.in_use()
+        other = {"a": "b", "b": "a"}[used]
+        fleet.run("cordon", used)
+        wait_until(lambda other=other: user.in_use() == other, 5 * SLOW, "it left the exit")
+        fleet.run("undrain", used)
+        wait_until(lambda: len(user.status()["exits"]) == 2, 5 * SLOW, "offered again")
+        fleet.change()
+        assert stream.holds(), turn
+    assert re.search(f"held in memory only.*{NO_SPACE}", user.log)
+    assert user.log.count("held in memory only") == 1
+    user.signal(signal.SIGHUP)
+    user.wait_log("config reloaded")
+    assert kept.read_bytes() == before
+    disk.empty()
+    fleet.change()
+    user.wait_log("the config is on the disk again", 10)
+    wait_until(lambda: kept.read_bytes() != before, 5 * SLOW, "the disk has the newest")
+    assert stream.holds()
