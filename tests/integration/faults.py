@@ -106,7 +106,7 @@ class FaultyFleet(FleetLab):
 
     def applied(self):
         """Where each worker's agent says that it stands; None: no link."""
-        return [n["applied"] if n["link"] == "up" else None
+        return [n["applied"] if n.get("link") == "up" else None
                 for n in self.json("get", "nodes")["nodes"]]
 
     def at_one(self):
