@@ -107,7 +107,8 @@ class Clients:
         if out["failed"]:
             raise BenchError(f"long polls: {out['failed']} failed: {out['why']}")
         return {"early": out["early"], "first_ms": out["min_us"] / 1e3,
-                "p50_ms": out["p50_us"] / 1e3, "p99_ms": out["p99_us"] / 1e3, "last_ms": out["max_us"] / 1e3,
+                "p50_ms": out["p50_us"] / 1e3, "p99_ms": out["p99_us"] / 1e3,
+                "last_ms": out["max_us"] / 1e3,
                 "cpu_us_a_poll": cpu * 1e6 / n}
 
     def wakes(self):

@@ -53,7 +53,8 @@ def client_lines(c):
              "         us of CPU  (spread)   nginx   p50 us   p99 us   a second"]
     for name in ("304", "200"):
         o, cpu = c[name]["ours"], c[name]["ours"]["cpu_us"]
-        nginx = f"{c[name]['nginx']['cpu_us']['median']:.1f}" if "nginx" in c[name] else "-"
+        nginx = c[name].get("nginx")
+        nginx = f"{nginx['cpu_us']['median']:.1f}" if nginx else "-"
         lines.append(f"{name:>8} {cpu['median']:>10.1f} {cpu['min']:>6.1f}-{cpu['max']:<5.1f}"
                      f"{nginx:>6} "
                      f"{o['p50_us']['median']:>8.0f} {o['p99_us']['median']:>8.0f} "
@@ -67,17 +68,21 @@ def client_lines(c):
 
 def table(report):
     lines = []
+    for w in report["workers"]:
+        e = w["enrolment"]
+        lines.append(f"{w['workers']:,} workers enrolled in {e['seconds']:.1f} s after "
+                     f"{e['tokens_s']:.1f} s for their tokens, {e['cpu_us_a_worker']:.0f} us "
+                     f"of controller CPU each; linked in {w['connect']['seconds']:.1f} s, "
+                     f"{w['connect']['cpu_us_a_worker']:.0f} us")
     if report["workers"]:
-        e = report["enrolment"]
-        lines += [f"{e['workers']:,} workers enrolled in {e['seconds']:.1f} s after "
-                  f"{e['tokens_s']:.1f} s for their tokens; {e['cpu_us_a_worker']:.0f} us of "
-                  "controller CPU each", "", *worker_lines(report["workers"]), ""]
+        lines += ["", *worker_lines(report["workers"]), ""]
     if "clients" in report:
         lines += [*client_lines(report["clients"]), ""]
     noise = report["noise"]
     return "\n".join(lines + [
         f"{report['seconds']:.0f} s in all; of all cores' time others had "
-        f"{100 * noise['foreign_share']:.0f} %, the hypervisor {100 * noise['stolen_share']:.0f} %"])
+        f"{100 * noise['foreign_share']:.0f} %, the hypervisor "
+        f"{100 * noise['stolen_share']:.0f} %"])
 
 
 def enrolled(procs, folder, build, n, users=1):
@@ -94,19 +99,19 @@ def enrolled(procs, folder, build, n, users=1):
     seconds = sims.enrol(lambda done: say(f"  {done:,} have joined"))
     cpu = measure.cpu_seconds([fleet.controller.pid]) - before
     say(f"  tokens in {tokens_s:.1f} s, joined in {seconds:.1f} s")
-    return fleet, sims, {"workers": n, "tokens_s": tokens_s, "seconds": seconds,
+    return fleet, sims, {"tokens_s": tokens_s, "seconds": seconds,
                          "cpu_us_a_worker": cpu * 1e6 / n}
 
 
 def run_workers(procs, folder, build, options, report):
-    counts = sorted(int(n) for n in options.workers.split(","))
-    fleet, sims, report["enrolment"] = enrolled(procs, folder, build, counts[-1])
-    for n in counts:
+    for n in sorted(int(n) for n in options.workers.split(",")):
+        fleet, sims, enrolment = enrolled(procs, f"{folder}-{n}", build, n)
         say(f"{n:,} workers")
-        report["workers"].append(Workers(fleet, sims, n, options, say).run())
-    for proc in sims.all:
-        procs.end(proc)
-    fleet.end()
+        result = Workers(fleet, sims, n, options, say).run()
+        report["workers"].append({"enrolment": enrolment, **result})
+        for proc in sims.all:
+            procs.end(proc)
+        fleet.end()
 
 
 def run_clients(procs, folder, build, options, report):
@@ -132,8 +137,8 @@ def parse():
     parser = argparse.ArgumentParser(description=__doc__.partition("\n\n")[0])
     parser.add_argument("--build", required=True, help="build/release")
     parser.add_argument("--only", choices=["workers", "clients"])
-    parser.add_argument("--workers", default="100,1000,5000", help="counts, by commas")
-    parser.add_argument("--publishes", type=int, default=15, help="for each count")
+    parser.add_argument("--workers", default="100,1000,2000", help="counts, by commas")
+    parser.add_argument("--publishes", type=int, default=11, help="for each count")
     parser.add_argument("--herds", type=int, default=3, help="of each kind, for each count")
     parser.add_argument("--exits", type=int, default=200, help="that clients are told of")
     parser.add_argument("--requests", type=int, default=50000, help="of each kind, a round")
