@@ -164,8 +164,10 @@ struct sp_bus_client_options {
 	const struct sp_bus_keys *keys;       // copied
 	const struct sp_bus_address *servers; // copied
 	unsigned n_servers;                   // 1 to SP_BUS_SERVERS_MAX
-	uint32_t patience_ms; // without a link for so long: the next server; 0: 5,000
-	bool no_publishers;   // DEALER only: for enrolment
+	// Without a link for so long: the next server; 0: 5,000. After all of them twice
+	// as long, up to eightfold.
+	uint32_t patience_ms;
+	bool no_publishers; // DEALER only: for enrolment
 	void *zmq; // libzmq context that many clients of one process share, borrowed;
 		   // NULL: its own
 	const struct sp_bus_client_ops *ops;

@@ -8,9 +8,10 @@
 
 #include "lib/bus_internal.h"
 
-#define PATIENCE_MS    5000
-#define REFUSED_MS     500 // until the next try; doubles, with jitter
-#define REFUSED_MAX_MS 16000
+#define PATIENCE_MS      5000
+#define PATIENCE_DOUBLED 3   // times at most
+#define REFUSED_MS       500 // until the next try; doubles, with jitter
+#define REFUSED_MAX_MS   16000
 #define HANDSHAKES                                                                       \
 	(ZMQ_EVENT_HANDSHAKE_SUCCEEDED | ZMQ_EVENT_HANDSHAKE_FAILED_AUTH |               \
 	 ZMQ_EVENT_HANDSHAKE_FAILED_PROTOCOL)
@@ -30,6 +31,7 @@ struct sp_bus_client {
 	bool up;
 	const char *why; // of the last failure, which is told once
 	unsigned refusals, sub_refusals;
+	unsigned tries; // of servers, since the link was up
 	struct sp_timer impatient, resubscribe;
 	struct sp_bus_client_counters counters;
 };
@@ -97,7 +99,7 @@ static void look_whether_up(struct sp_bus_client *c)
 		return;
 	c->up = true;
 	c->why = NULL;
-	c->refusals = 0;
+	c->refusals = c->tries = 0;
 	c->counters.up++;
 	sp_timer_set(&c->impatient, SP_LOOP_NEVER);
 	c->ops->up(c->ctx, c->at);
@@ -181,7 +183,11 @@ static void on_impatient(void *arg)
 	int err = open_dealer(c);
 	if (err)
 		c->ops->down(c->ctx, c->at, zmq_strerror(-err));
-	try_anew_in(c, c->patience_ms);
+	// A server that has too many handshakes to do gets no more of them by ours being
+	// given up: with each round of all servers there is twice the time.
+	unsigned rounds = ++c->tries / c->n;
+	try_anew_in(c, c->patience_ms << (rounds < PATIENCE_DOUBLED ? rounds
+								    : PATIENCE_DOUBLED));
 }
 
 // ---- messages ----

@@ -91,6 +91,8 @@ int bus_socket_options(struct bus_socket *s, int64_t message_max, const char *en
 		{ZMQ_HEARTBEAT_TTL, SP_BUS_DEAD_MS},
 		{ZMQ_TCP_MAXRT, SP_BUS_UNREAD_MS},
 		{ZMQ_BACKLOG, BACKLOG},
+		// A SYN that a full queue drops is sent again after up to a minute.
+		{ZMQ_CONNECT_TIMEOUT, SP_BUS_HANDSHAKE_MS},
 		{ZMQ_RECONNECT_IVL, 200},
 		{ZMQ_RECONNECT_IVL_MAX, 5000},
 		{ZMQ_IPV6, strchr(endpoint, '[') != NULL},
