@@ -18,15 +18,19 @@
 #include "lib/link.h"
 #include "lib/record.h"
 
-#define LINK_IN_BYTES   (256 << 10)
-#define LINK_TURN_BYTES (1 << 20) // read, and again written, by a link in one turn
-#define LINK_BATCH_MIN  (16 << 10)
-#define LINK_BATCH_MAX  (128 << 10)
-#define LINK_LOWAT_MIN  (16 << 10)
-#define LINK_LOWAT_MAX  (128 << 10)
-#define LINK_RATE_US    20000   // period over which the rate of a carrier is taken
-#define LINK_SILENT_US  1000000 // tls: then the cover site is connected to
-#define LINK_LINGER_US  2000000 // flush and drain after the end
+#define LINK_IN_BYTES      (256 << 10)
+#define LINK_TURN_BYTES    (1 << 20) // read, and again written, by a link in one turn
+// The first bytes of a carrier go in records that fit one packet of 1,400 bytes, also
+// inside of TLS.
+#define LINK_OPENING_BYTES (24 << 10)
+#define LINK_OPENING_PLAIN 1280
+#define LINK_BATCH_MIN     (16 << 10)
+#define LINK_BATCH_MAX     (128 << 10)
+#define LINK_LOWAT_MIN     (16 << 10)
+#define LINK_LOWAT_MAX     (128 << 10)
+#define LINK_RATE_US       20000   // period over which the rate of a carrier is taken
+#define LINK_SILENT_US     1000000 // tls: then the cover site is connected to
+#define LINK_LINGER_US     2000000 // flush and drain after the end
 
 enum link_state {
 	LINK_CARRIER, // connect, TLS
@@ -88,6 +92,7 @@ struct sp_link {
 	bool estranged;
 	bool stranger; // the program was told so: no `down`
 	enum sp_reason reason;
+	uint32_t opening; // plaintext sent in records of LINK_OPENING_PLAIN
 	uint32_t batch;
 	uint32_t lowat;      // of the carrier; see follow_rate
 	uint64_t rate_at_us; // start of the period in which rate_bytes were written

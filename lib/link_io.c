@@ -115,6 +115,26 @@ bool link_flush(struct sp_link *l)
 	return true;
 }
 
+// What the engine has for the next record. A carrier begins with records of one packet
+// each: what a lossy path lets through first is of use at once, and where connections
+// freeze after some kilobytes ATTACHED and data arrive before that.
+static size_t gather(struct sp_link *l, bool rekey)
+{
+	struct sp_link_env *env = l->env;
+	uint64_t now = sp_loop_now_us(env->opt.loop);
+	size_t got = 0;
+
+	if (l->opening < LINK_OPENING_BYTES) {
+		got = sp_session_output(l->session, l->slot, LINK_OPENING_PLAIN,
+					&env->gather, now);
+		l->opening += (uint32_t)got;
+	}
+	if (!got) // or a datagram that is larger
+		got = sp_session_output(l->session, l->slot, SP_RECORD_PLAIN_MAX - rekey,
+					&env->gather, now);
+	return got;
+}
+
 // One record of what the engine has; 0: it has nothing more, or the link failed.
 static size_t seal_one(struct sp_link *l, uint8_t *out, size_t cap)
 {
@@ -122,8 +142,7 @@ static size_t seal_one(struct sp_link *l, uint8_t *out, size_t cap)
 	struct sp_gather *g = &env->gather;
 	static const uint8_t rekey_frame = SP_FRAME_REKEY;
 	bool rekey = sp_record_tx_rekey_due(&l->tx, sp_loop_now_ms(env->opt.loop));
-	size_t got = sp_session_output(l->session, l->slot, SP_RECORD_PLAIN_MAX - rekey,
-				       g, sp_loop_now_us(env->opt.loop));
+	size_t got = gather(l, rekey);
 	struct iovec iov[SP_GATHER_SEGMENTS + 1];
 	int n;
 

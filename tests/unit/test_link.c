@@ -596,6 +596,23 @@ static void reports_come_without_traffic(void **state)
 	world_free(w);
 }
 
+static void a_carrier_begins_with_records_of_one_packet(void **state)
+{
+	struct link_world *w = world_new();
+	const struct sp_link_counters *n = sp_link_env_counters(w->worker_env);
+
+	(void)state;
+	establish(w);
+	uint64_t before = n->records_tx;
+	world_open(w, 0, 3000000);
+	UNTIL(w, w->client_bulk.got >= 24 * 1024);
+	assert_true(n->records_tx - before >= 18);
+	UNTIL(w, world_done(w));
+	world_check_bulk(w, 0, 3000000);
+	assert_true(n->records_tx - before < 18 + 3000000 / 8192);
+	world_free(w);
+}
+
 static void one_link_does_not_starve_another(void **state)
 {
 	struct link_world *w = world_new();
@@ -682,6 +699,7 @@ int main(void)
 		cmocka_unit_test(a_damaged_record_ends_the_carrier_alone),
 		cmocka_unit_test(an_old_key_is_replaced_in_both_directions),
 		cmocka_unit_test(reports_come_without_traffic),
+		cmocka_unit_test(a_carrier_begins_with_records_of_one_packet),
 		cmocka_unit_test(one_link_does_not_starve_another),
 		cmocka_unit_test(nothing_is_kept_for_an_idle_link),
 		cmocka_unit_test(
