@@ -69,7 +69,7 @@ static void purge_old_exits(struct cli_uplink *u, bool all)
 	}
 }
 
-static void set_timer(struct cli_uplink *u, uint64_t now_ms)
+static void set_timer(struct cli_uplink *u, uint64_t now_ms, uint64_t succeed_ms)
 {
 	uint64_t at = cli_chain_deadline(&u->chain, now_ms);
 	for (unsigned e = 0; e < u->chain.n; e++) {
@@ -84,6 +84,8 @@ static void set_timer(struct cli_uplink *u, uint64_t now_ms)
 		if (check < at)
 			at = check;
 	}
+	if (succeed_ms < at)
+		at = succeed_ms;
 	if (move_deadline(u) < at)
 		at = move_deadline(u);
 	if (u->old && now_ms + OLD_EXITS_US / 1000 < at)
@@ -96,7 +98,7 @@ static void on_decide(struct sp_deferred *d)
 	struct cli_uplink *u =
 		(struct cli_uplink *)((char *)d - offsetof(struct cli_uplink, decide));
 	struct cli_chain_todo todo;
-	uint64_t now_ms = uplink_now_ms(u);
+	uint64_t now_ms = uplink_now_ms(u), succeed_ms = CLI_CHAIN_NEVER;
 	if (u->closing)
 		return;
 	refresh(u, now_ms);
@@ -115,8 +117,12 @@ static void on_decide(struct sp_deferred *d)
 	if (cli_chain_is_healthy(&u->chain, u->chain.use) ||
 	    cli_chain_is_hopeless(&u->chain))
 		u->opt.ops->rehome(u->opt.ctx);
+	for (unsigned e = 0; e < u->chain.n; e++) {
+		uint64_t at = stay_succeed(u->exit[e]->main);
+		succeed_ms = at < succeed_ms ? at : succeed_ms;
+	}
 	purge_old_exits(u, false);
-	set_timer(u, now_ms);
+	set_timer(u, now_ms, succeed_ms);
 }
 
 void uplink_kick(struct cli_uplink *u)

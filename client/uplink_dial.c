@@ -9,8 +9,10 @@
 #include "client/uplink_internal.h"
 #include "lib/log.h"
 
-#define REDIAL_MS    5000
-#define USEFUL_BYTES 16384 // stream bytes that make a carrier worth its dial
+#define REDIAL_MS        5000
+#define SUCCEED_MS       120 // between dials of successors: 500 a minute, as exits allow
+#define SUCCEED_CHECK_MS 20
+#define USEFUL_BYTES     16384 // stream bytes that make a carrier worth its dial
 
 void attempt_free(struct attempt *a)
 {
@@ -327,4 +329,33 @@ void stay_dial(struct stay *y, struct exit *x)
 	if (sp_lookup_start(u->opt.loop, &x->is.conf->carriers[a->carrier].address,
 			    on_lookup, a, &a->lookup))
 		fail_attempt(a, SP_REASON_NO_MEMORY);
+}
+
+// ---- short carriers ----
+
+static bool is_dialling(const struct stay *y)
+{
+	const struct attempt *a;
+	TAILQ_FOREACH(a, &y->attempts, entry)
+	if (!a->up && !a->ending)
+		return true;
+	return false;
+}
+
+uint64_t stay_succeed(struct stay *y)
+{
+	struct exit *x = y->exit;
+	uint64_t now = uplink_now_ms(y->u), carried = stay_bytes(y) - y->up_bytes;
+	if (!stay_is_main(y) || !cli_chain_is_healthy(&y->u->chain, x->index) ||
+	    !stay_link_in_use(y))
+		return CLI_CHAIN_NEVER;
+	cli_freeze_carried(&x->freeze, carried);
+	uint64_t budget = cli_freeze_budget(&x->freeze, now);
+	if (!budget || !y->u->chain.exit[x->index].busy)
+		return CLI_CHAIN_NEVER;
+	if (carried >= budget && now - x->succeed_ms >= SUCCEED_MS && !is_dialling(y)) {
+		x->succeed_ms = now;
+		stay_dial(y, x);
+	}
+	return now + SUCCEED_CHECK_MS;
 }

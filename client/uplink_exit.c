@@ -295,6 +295,10 @@ static void on_stalled(void *ctx, unsigned slot)
 	sp_session_stats(y->session, &st);
 	y->stall_records = st.records_rx;
 	y->exit->info.stalls++;
+	uint64_t bytes = stay_bytes(y) - y->up_bytes;
+	if (cli_freeze_silent(&y->exit->freeze, bytes, uplink_now_ms(y->u)))
+		sp_info("uplink", "connections freeze: carriers will be short",
+			"exit=%s bytes=%" PRIu64, y->exit->is.conf->name, bytes);
 	sp_info("uplink", "carrier is silent", "exit=%s slot=%u", y->exit->is.conf->name,
 		slot);
 	if (attempt_is_main(a))

@@ -10,6 +10,7 @@
 
 #include <sys/queue.h>
 
+#include "client/freeze.h"
 #include "client/uplink.h"
 #include "lib/lookup.h"
 
@@ -75,8 +76,10 @@ struct exit {
 	struct cli_exit is;      // what the config says
 	struct stay *main;
 	struct stay_list guests;
-	unsigned carrier; // to try next
-	unsigned address; // of the name's addresses to try next
+	struct cli_freeze freeze;
+	uint64_t succeed_ms; // when a successor was last dialled
+	unsigned carrier;    // to try next
+	unsigned address;    // of the name's addresses to try next
 	int64_t skew_ms;
 	struct cli_uplink_exit_info info;
 	struct sp_session_stats gone; // sums of sessions that were freed
@@ -145,6 +148,9 @@ void stay_set_ops(struct sp_session_ops *ops); // the uplink's part of them
 // uplink_dial.c
 // The stay's session at `x`: its home, or an exit that is asked to take it over.
 void stay_dial(struct stay *y, struct exit *x);
+// Where carriers freeze after some bytes: dials the next one beside the one in use when
+// its budget is used up. When to call again, ms; CLI_CHAIN_NEVER.
+uint64_t stay_succeed(struct stay *y);
 void stay_forget_tickets(struct stay *y);
 void stay_keep_ticket(struct stay *y, struct attempt *a, unsigned index,
 		      uint32_t lifetime_s, const uint8_t *ticket, size_t len);
