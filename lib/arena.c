@@ -80,6 +80,7 @@ int arena_handle(void *base, struct sp_arena **ret)
 	(void)madvise(base, size, MADV_DONTDUMP);
 	a->base = base;
 	a->hdr = h;
+	a->size = size;
 	a->sessions = (struct sp_session_rec *)(a->base + h->off[T_SESSIONS]);
 	a->streams = (struct sp_stream_rec *)(a->base + h->off[T_STREAMS]);
 	a->flows = (struct sp_flow_rec *)(a->base + h->off[T_FLOWS]);
@@ -132,7 +133,7 @@ void sp_arena_leave(struct sp_arena *a)
 {
 	if (!a)
 		return;
-	munmap(a->base, a->hdr->size);
+	munmap(a->base, a->size);
 	for (int i = 0; i < ARENA_TABLES; i++)
 		free(a->free[i].items);
 	free(a);

@@ -44,6 +44,7 @@ struct sp_arena {
 	struct arena_claim *claims;
 	uint8_t *chunks;
 	struct free_stack free[ARENA_TABLES];
+	uint64_t size;      // of the region
 	uint64_t unclaimed; // promised chunks not drawn yet
 	uint64_t credit_max, credit_used;
 	TAILQ_HEAD(starved_list, sp_starved) starved;

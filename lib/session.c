@@ -20,8 +20,8 @@ void sp_session_limits_default(struct sp_session_limits *ret)
 	};
 }
 
-struct sp_session *session_with_record(const struct sp_session_options *opt, uint32_t index,
-				uint64_t now_us)
+struct sp_session *session_with_record(const struct sp_session_options *opt,
+				       uint32_t index, uint64_t now_us)
 {
 	struct sp_session *s = calloc(1, sizeof(*s));
 	if (!s)

@@ -255,8 +255,8 @@ static inline void session_refresh(struct sp_session *s)
 
 // session.c
 // With the record `index`, which is filled in already. NULL: no memory.
-struct sp_session *session_with_record(const struct sp_session_options *opt, uint32_t index,
-				uint64_t now_us);
+struct sp_session *session_with_record(const struct sp_session_options *opt,
+				       uint32_t index, uint64_t now_us);
 void session_wake(struct sp_session *s); // the primary carrier
 void slot_wake(struct slot *sl);
 // When the next PASS may be sent on it.

@@ -135,6 +135,7 @@ static int begin_exit(const struct keeper *k, pid_t parent, struct wrk_kept *ret
 	sigemptyset(&none);
 	sigprocmask(SIG_SETMASK, &none, NULL);
 	unsetenv(ENV);
+	unsetenv("WATCHDOG_PID"); // the keeper's; it is the exit that feeds the watchdog
 	*ret = (struct wrk_kept){
 		.life = k->life,
 		.fd = k->fd,

@@ -79,25 +79,6 @@ static void set_place(struct wrk_session *s, enum place place)
 	(*count[place])++;
 }
 
-static void add_stats(struct sp_session_stats *sum, const struct sp_session_stats *s)
-{
-	sum->bytes_tx += s->bytes_tx;
-	sum->bytes_rx += s->bytes_rx;
-	sum->bytes_resent += s->bytes_resent;
-	sum->bytes_dup += s->bytes_dup;
-	sum->dgrams_tx += s->dgrams_tx;
-	sum->dgrams_rx += s->dgrams_rx;
-	sum->dgram_bytes_tx += s->dgram_bytes_tx;
-	sum->dgram_bytes_rx += s->dgram_bytes_rx;
-	sum->dgrams_dropped += s->dgrams_dropped;
-	sum->records_tx += s->records_tx;
-	sum->records_rx += s->records_rx;
-	sum->streams_refused += s->streams_refused;
-	sum->flows_evicted += s->flows_evicted;
-	sum->attaches += s->attaches;
-	sum->resumes += s->resumes;
-}
-
 // At a stop the record stays: the session is not over, whoever has it next adopts it.
 static void session_free(struct wrk_session *s, enum sp_reason reason)
 {
@@ -117,7 +98,7 @@ static void session_free(struct wrk_session *s, enum sp_reason reason)
 	t->count--;
 	t->n.ended[known(reason)]++;
 	sp_session_stats(s->engine, &stats);
-	add_stats(&t->gone, &stats);
+	session_add_stats(&t->gone, &stats);
 	sp_session_clock_remove(t->opt.clock, s->engine);
 	sp_session_free(s->engine, reason);
 	wrk_exit_session_done(&s->exit);
@@ -794,46 +775,4 @@ void wrk_sessions_undrain(struct wrk_sessions *t)
 	for (int p = ATTACHED; p <= DETACHED; p++)
 		TAILQ_FOREACH(s, &t->places[p], list)
 	sp_session_stay(s->engine);
-}
-
-uint32_t wrk_sessions_live_streams(const struct wrk_sessions *t)
-{
-	return wrk_exit_counters(t->opt.exit)->streams;
-}
-
-uint32_t wrk_sessions_users(const struct wrk_sessions *t)
-{
-	return wrk_users_count(t->users);
-}
-
-const struct wrk_sessions_counters *wrk_sessions_counters(const struct wrk_sessions *t)
-{
-	return &t->n;
-}
-
-void wrk_sessions_stats(const struct wrk_sessions *t, struct sp_session_stats *ret)
-{
-	const struct wrk_session *s;
-	*ret = t->gone;
-	for (int p = 0; p < PLACES; p++)
-		TAILQ_FOREACH(s, &t->places[p], list)
-		{
-			struct sp_session_stats one;
-			sp_session_stats(s->engine, &one);
-			add_stats(ret, &one);
-			ret->replay_bytes += one.replay_bytes;
-			ret->carriers += one.carriers;
-			ret->streams += one.streams;
-			ret->flows += one.flows;
-		}
-}
-
-void wrk_sessions_tiers(const struct wrk_sessions *t,
-			void (*each)(void *ctx, const struct wrk_tally *tally,
-				     uint32_t sessions),
-			void *ctx)
-{
-	const struct tier *tier;
-	TAILQ_FOREACH(tier, &t->tiers, link)
-	each(ctx, &tier->tally, tier->sessions);
 }

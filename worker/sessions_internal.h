@@ -75,6 +75,9 @@ enum sp_reason session_make(struct wrk_sessions *t, const struct sp_pass *pass,
 // memory, and the record is gone.
 struct wrk_session *session_of_record(struct wrk_sessions *t, uint32_t record);
 
+// sessions_stats.c
+void session_add_stats(struct sp_session_stats *sum, const struct sp_session_stats *s);
+
 // sessions_directory.c
 // Makes the session that is not here, for a first contact; NONE and *ret NULL: later.
 enum sp_reason session_arrive(struct wrk_sessions *t, struct sp_link *l,
