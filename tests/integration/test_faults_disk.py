@@ -124,7 +124,9 @@ def test_a_controller_with_a_full_disk_refuses_changes_and_loses_nothing(lab, di
     sent = used_down(fleet)
     fleet.controller.kill()
     fleet.controller.start()
-    wait_until(lambda: used_down(fleet) == sent, 10 * SLOW, "the usage is on the disk")
+    # what the stream's last words cost may have come meanwhile
+    wait_until(lambda: sent <= used_down(fleet) < sent + 1000, 10 * SLOW,
+               "the usage is on the disk")
 
 
 def test_a_controller_starts_on_a_full_disk_or_says_what_is_missing(lab, disks):

@@ -2,11 +2,12 @@
 disk: the controller lives, no worker is told anything that was not decided, traffic flows,
 and afterwards the fleet is at one place again."""
 
+import shutil
 import time
 
 import pytest
 from faults import FaultyFleet, disks, module_place  # noqa: F401
-from harness import SLOW, http_get
+from harness import SLOW, curl, http_get
 from servers import wait_until
 
 
@@ -152,9 +153,16 @@ def test_garbage_is_not_believed_and_told(fleet, what):
 
 
 def test_garbage_about_sessions_and_usage_ends_nobodys_session(fleet, origin):
-    keys = [k for kind in ("s:*", "l:*", "u:*") for k in
-            fleet.redis.cli("KEYS", "sp:{test}:" + kind).split()]
-    assert {k.split(":")[2] for k in keys} >= {"s", "l"}, keys
+    def ours():
+        return [k for kind in ("s:*", "l:*", "u:*") for k in
+                fleet.redis.cli("KEYS", "sp:{test}:" + kind).split()]
+
+    fleet.user.stop()
+    fleet.user.start()  # a session that is put at once
+    fleet.stream.__init__(fleet.user, fleet.lab.servers)
+    wait_until(lambda: {k.split(":")[2] for k in ours()} >= {"s", "l"}, 10 * SLOW,
+               "the session's record")
+    keys = ours()
     for how in (("SET", "x"), ("HSET", "d", "x"), ("HSET", "h", "y"), ("RPUSH", "x")):
         for k in keys:
             fleet.redis.cli("DEL", k)
@@ -167,10 +175,13 @@ def test_garbage_about_sessions_and_usage_ends_nobodys_session(fleet, origin):
         fleet.user.start()
         fleet.stream.__init__(fleet.user, fleet.lab.servers)
         assert fleet.stream.holds()
-    for k in keys:
+    for k in ours():
         fleet.redis.cli("DEL", k)
-    wait_until(lambda: fleet.redis.cli("KEYS", "sp:{test}:s:*"), 70 * SLOW,
-               "sessions are put again")
+    fleet.user.stop()
+    fleet.user.start()
+    fleet.stream.__init__(fleet.user, fleet.lab.servers)
+    wait_until(lambda: any(k.split(":")[2] == "s" for k in ours()), 10 * SLOW,
+               "the next one is put")
 
 
 @pytest.mark.parametrize("how", ["disk", "memory"])
@@ -206,4 +217,57 @@ def test_full(fleet, disks, how):
         redis.cli("CONFIG", "SET", "maxmemory", "0")
     now = fleet.at_one()
     assert now["epoch"] == before["epoch"]
+    fleet.well()
+
+
+def lose_disk(fleet):
+    """The controller comes back without its state folder: Redis is all it has."""
+    fleet.controller.kill()
+    shutil.rmtree(fleet.controller.dir / "state")
+    fleet.controller.start()
+
+
+def test_a_controller_that_lost_its_disk_has_everything_from_redis(lab, origin):
+    fleet = FaultyFleet(lab)
+    before = fleet.well()
+    url = f"http://127.0.0.1:{origin.port}/bytes/1000000"
+    assert curl(fleet.user.socks, url)[0] == 0
+
+    def used():
+        (user,) = fleet.json("get", "users")["users"]
+        return user["used_down"]
+
+    wait_until(lambda: used() >= 1000000, 10 * SLOW, "the usage is known")
+    wait_until(lambda: fleet.redis.cli("HVALS", "sp:{test}:u:alice"), 10 * SLOW, "and copied")
+    lose_disk(fleet)
+    assert fleet.at_one() == before
+    wait_until(lambda: used() >= 1000000, 10 * SLOW, "the usage is known again")
+    assert used() < 1100000
+    fleet.well()
+    other = fleet.client("other")  # users and tokens as well
+    other.stop()
+
+
+def test_without_its_disk_and_with_an_old_copy_no_worker_is_set_back(lab):
+    fleet = FaultyFleet(lab)
+    fleet.well()
+    dump = save(fleet.redis)
+    for _ in range(3):
+        fleet.change()
+    before, began = fleet.at_one(), time.time() * 1000
+    fleet.controller.kill()
+    shutil.rmtree(fleet.controller.dir / "state")
+    restore(fleet.redis, dump)
+    fleet.controller.start()
+    wait_until(lambda: fleet.json("status")["synced"], 10 * SLOW, "what Redis has")
+    assert fleet.position()["sequence"] == before["sequence"] - 3
+    wait_until(lambda: len([a for a in fleet.applied() if a == before]) == 2, 15 * SLOW,
+               "the workers stay where they are")
+    wait_until(lambda: "peer-ahead" in kinds(fleet, began) or
+               any("ahead" in k or "history" in k for k in kinds(fleet, began)), 10 * SLOW,
+               f"it is told: {kinds(fleet, began)}")
+    fleet.untouched()
+    # the remedy: a higher epoch is newer than whatever they have
+    fleet.redis.cli("FLUSHALL")
+    wait_until(lambda: fleet.position()["epoch"] == before["epoch"] + 1, 15 * SLOW)
     fleet.well()
