@@ -26,11 +26,11 @@
 #define SP_BUS_ENROL_MAX      (16u << 10) // towards a server's enrolment
 #define SP_BUS_BLOB_MAX       (17u << 20) // towards a client: a snapshot and its envelope
 #define SP_BUS_HANDSHAKE_MS   10000       // from a connection to its end of CURVE
-#define SP_BUS_HEARTBEAT_MS   2000
-#define SP_BUS_DEAD_MS        6000  // without a heartbeat: the connection is cut
-#define SP_BUS_UNREAD_MS      30000 // with bytes that the peer does not take: cut
-#define SP_BUS_QUEUE          4096  // messages to one peer; further ones are dropped
-#define SP_BUS_QUEUE_IN       256   // of one peer that wait here; then it waits
+#define SP_BUS_HEARTBEAT_MS   2000        // of clients
+#define SP_BUS_DEAD_MS        6000        // without an answer: they cut the connection
+#define SP_BUS_UNREAD_MS      30000       // with bytes that the peer does not take: cut
+#define SP_BUS_QUEUE          4096 // messages to one peer; further ones are dropped
+#define SP_BUS_QUEUE_IN       256  // of one peer that wait here; then it waits
 #define SP_BUS_OWED_MAX       (24u << 20) // bytes of blobs that wait for one peer
 #define SP_BUS_TOPIC_MAX      1024 // bytes of one towards a publisher; handshakes too
 // Handshakes of one known key: a peer makes two to come back. More are told to come

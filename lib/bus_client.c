@@ -262,6 +262,15 @@ static int set_keys(struct sp_bus_client *c, struct bus_socket *s, const uint8_t
 	return 0;
 }
 
+// Only clients send heartbeats, and ask for no time to live: each message that comes ends
+// the timers of its link, for which libzmq walks through those of all links. A server
+// with thousands of them did nothing else. It has the kernel's keepalive.
+static int set_heartbeat(struct bus_socket *s)
+{
+	int err = bus_socket_int(s, ZMQ_HEARTBEAT_IVL, SP_BUS_HEARTBEAT_MS);
+	return err ? err : bus_socket_int(s, ZMQ_HEARTBEAT_TIMEOUT, SP_BUS_DEAD_MS);
+}
+
 static int open_monitor(struct sp_bus_client *c, struct bus_socket *monitor,
 			struct bus_socket *of, bool (*take)(void *owner), int events)
 {
@@ -296,6 +305,8 @@ static int open_dealer(struct sp_bus_client *c)
 		bus_socket_open(&c->dealer, c->loop, c->zmq, ZMQ_DEALER, take_answer, c);
 	if (!err)
 		err = bus_socket_options(&c->dealer, SP_BUS_BLOB_MAX, to->router);
+	if (!err)
+		err = set_heartbeat(&c->dealer);
 	if (!err) // a message goes over a link that stands, or not at all
 		err = bus_socket_int(&c->dealer, ZMQ_IMMEDIATE, 1);
 	if (!err)
@@ -325,6 +336,8 @@ static int open_sub(struct sp_bus_client *c, const char **ret_at)
 			continue;
 		*ret_at = to->publisher;
 		err = bus_socket_options(&c->sub, SP_BUS_BLOB_MAX, to->publisher);
+		if (!err)
+			err = set_heartbeat(&c->sub);
 		if (!err)
 			err = set_keys(c, &c->sub, to->key);
 		if (!err && zmq_connect(c->sub.zmq, to->publisher))

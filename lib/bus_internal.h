@@ -59,7 +59,7 @@ int bus_socket_bind_fd(struct bus_socket *s, int fd, const char *endpoint) SP_MU
 int bus_blob_message(struct sp_bus_blob *b, struct sp_bus_meter *meter,
 		     zmq_msg_t *ret) SP_MUST_CHECK;
 
-// What every link has: limits, heartbeats, patience. 0; -errno.
+// What every link has: limits, keepalive, patience. 0; -errno.
 int bus_socket_options(struct bus_socket *s, int64_t message_max,
 		       const char *endpoint) SP_MUST_CHECK;
 int bus_socket_int(struct bus_socket *s, int option, int value) SP_MUST_CHECK;

@@ -86,9 +86,10 @@ int bus_socket_options(struct bus_socket *s, int64_t message_max, const char *en
 		{ZMQ_SNDHWM, SP_BUS_QUEUE},
 		{ZMQ_RCVHWM, SP_BUS_QUEUE},
 		{ZMQ_HANDSHAKE_IVL, SP_BUS_HANDSHAKE_MS},
-		{ZMQ_HEARTBEAT_IVL, SP_BUS_HEARTBEAT_MS},
-		{ZMQ_HEARTBEAT_TIMEOUT, SP_BUS_DEAD_MS},
-		{ZMQ_HEARTBEAT_TTL, SP_BUS_DEAD_MS},
+		{ZMQ_TCP_KEEPALIVE, 1},
+		{ZMQ_TCP_KEEPALIVE_IDLE, 6},
+		{ZMQ_TCP_KEEPALIVE_INTVL, 3},
+		{ZMQ_TCP_KEEPALIVE_CNT, 3},
 		{ZMQ_TCP_MAXRT, SP_BUS_UNREAD_MS},
 		{ZMQ_BACKLOG, BACKLOG},
 		// A SYN that a full queue drops is sent again after up to a minute.
