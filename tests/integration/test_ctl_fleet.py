@@ -142,8 +142,8 @@ def test_events_are_followed(fleet, form):
          "--limit", "1", "--socket", fleet.controller.socket, *form],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:
-        for _ in range(2):
-            fleet.run("cordon", "b", "--reason", "x")
+        for i in range(2):
+            fleet.run("cordon", "b", "--reason", f"number {i}")  # the same changes nothing
             while "lease" not in (line := p.stdout.readline()) or (not form and line[0] == "T"):
                 assert line
             if form:
