@@ -5,7 +5,6 @@
 
 #include <sodium.h>
 
-#include "lib/log.h"
 #include "tests/fuzz/fuzz_folder.h"
 #include "worker/agent_control.h"
 
@@ -70,7 +69,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	fuzz_file("revisions", "", 0);
 	if (sodium_init() < 0 || (!loop && sp_loop_new(&loop)))
 		abort();
-	sp_log_setup(SP_LOG_ERROR, SP_LOG_LOGFMT, 2);
+	fuzz_quiet();
 	crypto_sign_seed_keypair(public_key, secret, seed);
 	o.loop = loop;
 	o.folder = fuzz_folder;

@@ -8,6 +8,8 @@
 #include <stdlib.h>
 #include <unistd.h>
 
+#include "lib/log.h"
+
 static char fuzz_folder[64];
 
 static inline void fuzz_folder_remove(void)
@@ -36,6 +38,15 @@ static inline const char *fuzz_file(const char *name, const void *data, size_t s
 	if (fd < 0 || write(fd, data, size) != (ssize_t)size || close(fd))
 		abort();
 	return path;
+}
+
+// What is read aloud of a bad file would be most of the work.
+static inline void fuzz_quiet(void)
+{
+	static int null = -1;
+	if (null < 0)
+		null = open("/dev/null", O_WRONLY | O_CLOEXEC);
+	sp_log_setup(SP_LOG_ERROR, SP_LOG_LOGFMT, null);
 }
 
 #endif
