@@ -1,5 +1,5 @@
-"""docs/quickstart.md, tried as it stands there: its shell blocks are run in order by one
-bash, with only the ports replaced by free ones. And the examples, as far as it does not use
+"""docs/quickstart.md and quickstart-fleet.md, tried as they stand there: the shell blocks of
+each are run in order by one bash, with only the ports replaced by free ones. And the examples, as far as it does not use
 them."""
 
 import json
@@ -8,6 +8,8 @@ import re
 import signal
 import socket
 import subprocess
+import tempfile
+import time
 from pathlib import Path
 
 import pytest
@@ -27,47 +29,82 @@ def free_ports(n):
     return ports
 
 
-def script():
+def script(doc, examples, ports):
     """The blocks, each announced on standard output by its number."""
-    blocks = re.findall(r"^```sh\n(.*?)^```", DOC.read_text(), re.M | re.S)
+    blocks = re.findall(r"^```sh\n(.*?)^```", (ROOT / "docs" / doc).read_text(), re.M | re.S)
     text = "set -e\n" + "".join(f"echo '== {i}'\n{b}" for i, b in enumerate(blocks))
     text = text.replace("$PWD/build/release/bin", str(BUILD / "bin"))
-    yaml = (EXAMPLES / "client.yaml").read_text() + (EXAMPLES / "worker.yaml").read_text()
-    ports = ["1080", "8118", "8080", "8443", "9321"]
+    yaml = "".join((EXAMPLES / f"{name}.yaml").read_text() for name in examples)
+    seds = ""
     for port, free in zip(ports, free_ports(len(ports))):
-        assert port in text + yaml
+        assert str(port) in text + yaml
         text = re.sub(rf"\b{port}\b", str(free), text)
-        # of the configs made from the examples, too
-        text = text.replace("sed -e", f"sed -e 's/:{port}/:{free}/' -e")
-    return text
+        seds += f"-e 's/:{port}/:{free}/' "  # of the configs made from the examples, too
+    return text.replace("sed -e", f"sed {seds}-e")
 
 
-def test_every_step_of_the_quickstart_works(tmp_path):
-    paths = tmp_path / "out", tmp_path / "err"
+def group_ends(group, limit_s):
+    """A worker's agent reports for up to 2 s after it."""
+    end = time.monotonic() + limit_s
+    while True:
+        try:
+            os.killpg(group, 0)
+        except ProcessLookupError:
+            return True
+        if time.monotonic() >= end:
+            return False
+        time.sleep(0.05)
+
+
+def run(home, text, limit_s):
+    """(output, errors) of bash, which must end well and end all that it began."""
+    paths = home / "out", home / "err"
     with open(paths[0], "wb") as out, open(paths[1], "wb") as err:
-        p = subprocess.Popen(["bash", "-c", script()], cwd=ROOT, stdin=subprocess.DEVNULL,
+        p = subprocess.Popen(["bash", "-c", text], cwd=ROOT, stdin=subprocess.DEVNULL,
                              stdout=out, stderr=err, start_new_session=True,
-                             env=dict(os.environ, HOME=str(tmp_path)))
+                             env=dict(os.environ, HOME=str(home)))
     try:
-        status = p.wait(60 * SLOW)
+        status = p.wait(limit_s * SLOW)
     except subprocess.TimeoutExpired:
         status = "it hangs"
-    try:  # a whole run ends all that it began; of another, what is left is ended here
+    left = not group_ends(p.pid, 5 * SLOW if status == 0 else 0)
+    if left:  # a whole run ends all that it began; of another, the rest is ended here
         os.killpg(p.pid, signal.SIGKILL)
-        left = True
-    except ProcessLookupError:
-        left = False
     p.wait()
     out, err = (path.read_text() for path in paths)
     assert status == 0 and not left, f"{status}\n{out}\n{err}"
+    return out, err
+
+
+def assert_no_secret_is_open(folder):
+    for path in [*folder.rglob("*.key"), *folder.rglob("privkey.pem"),
+                 *folder.rglob("token")]:
+        assert path.stat().st_mode & 0o077 == 0, path
+
+
+def test_every_step_of_the_quickstart_works(tmp_path):
+    ports = 1080, 8118, 8080, 8443, 9321
+    out, err = run(tmp_path, script("quickstart.md", ("client", "worker"), ports), 60)
     assert out.count("hello from behind the exit\n") == 2  # the tunnel, and the cover site
     assert re.search(r"^\* try +healthy", out, re.M), out
     assert re.search(r"worker\.yaml: good; signed config epoch 1, sequence 2", out), out
     reloads = re.findall(r"^.*reload.*$", err, re.M)
     assert reloads and not [line for line in reloads if "level=error" in line], err
-    made = tmp_path / "sallyport-try"
-    for path in [*made.rglob("*.key"), *made.rglob("privkey.pem")]:
-        assert path.stat().st_mode & 0o077 == 0, path
+    assert_no_secret_is_open(tmp_path / "sallyport-try")
+
+
+def test_every_step_of_the_fleet_by_hand_works():
+    names = "controller", "fleet", "worker-fleet", "healthcheck", "client-fleet"
+    ports = (7201, 7202, 7203, 9331, 8443, 8441, 8442, 8080, 9321, 9322, 9323, 1080)
+    text = script("quickstart-fleet.md", names, ports)
+    with tempfile.TemporaryDirectory(prefix="sp-") as home:  # for short names of sockets
+        out, _ = run(Path(home), text, 180)
+        assert out.count("hello from behind the exit\n") >= 6, out
+        assert out.count("refused: ") == 2, out  # a lease too many, Redis away
+        assert re.search(r"node-down +fra1/0 .*rung connect", out), out
+        assert re.findall(r"^revision +epoch (\d)", out, re.M) == ["0", "2", "3"], out
+        assert "revoked: live sessions end" in out
+        assert_no_secret_is_open(Path(home) / "sallyport-fleet")
 
 
 @pytest.mark.parametrize("name,kind", [("worker.json", "worker-config"),
@@ -79,7 +116,10 @@ def test_the_json_examples_hold(name, kind):
 
 
 @pytest.mark.parametrize("name,program", [("worker.yaml", "sallyport-worker"),
+                                          ("worker-fleet.yaml", "sallyport-worker"),
                                           ("client.yaml", "sallyport"),
+                                          ("client-fleet.yaml", "sallyport"),
+                                          ("controller.yaml", "sallyport-controller"),
                                           ("healthcheck.yaml", "sallyport-healthcheck")])
 def test_the_yaml_examples_hold(name, program):
     subprocess.run([BUILD / "bin" / program, "-c", EXAMPLES / name, "--dump-config"],
