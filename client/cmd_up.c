@@ -1,4 +1,5 @@
 // up: the client runs in the foreground, under a service manager or a terminal.
+#include <errno.h>
 #include <stdio.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
@@ -28,14 +29,18 @@ int cli_cmd_up(const struct cli_args *args)
 	char why[SP_WHY_MAX];
 	if (!cfg)
 		return EX_CONFIG;
-	if (cli_identity_load(cfg, true, &id, why, sizeof(why))) {
+	int err = cli_identity_load(cfg, true, &id, why, sizeof(why));
+	if (err) {
 		cli_config_free(cfg);
-		return cli_config_refuse(args->config, why);
+		if (err != -EINTR)
+			return cli_config_refuse(args->config, why);
+		sp_info("client", "stopped", "why=%s", why);
+		return 0;
 	}
 	prepare_process();
 	sp_log_setup((enum sp_log_level)cfg->log.level,
 		     (enum sp_log_format)cfg->log.format, 2);
-	int err = cli_client_new(args->config, cfg, &id, &c);
+	err = cli_client_new(args->config, cfg, &id, &c);
 	cli_identity_done(&id);
 	if (err) {
 		cli_config_free(cfg);

@@ -441,5 +441,12 @@ int cli_poll_first(const struct cli_config *cfg, const struct sp_signed_keys *ke
 	}
 	cli_poll_free(p);
 	sp_loop_free(f.loop);
-	return err ? err : f.done ? 0 : -EINTR;
+	if (!err && !f.done)
+		err = -EINTR;
+	if (err == -EINTR)
+		snprintf(why, cap,
+			 "interrupted before an endpoint told the first config");
+	else if (err && err != SP_E_CONFIG) // cli_poll_new says what is wrong with those
+		snprintf(why, cap, "endpoints: %s", sp_strerror(err));
+	return err;
 }

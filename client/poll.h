@@ -51,7 +51,8 @@ void cli_poll_now(struct cli_poll *p);  // the network changed: no back-off
 void cli_poll_info(const struct cli_poll *p, struct cli_poll_info *ret);
 
 // Asks, in a loop of its own, until the first config is in the state folder: for a start
-// without one. Each failure is logged. 0; SP_E_CONFIG and `why`; -EINTR: a signal.
+// without one. Each failure is logged. 0; or an error with a clause in `why`:
+// SP_E_CONFIG; -EINTR: a signal; -errno.
 int cli_poll_first(const struct cli_config *cfg, const struct sp_signed_keys *keys,
 		   const uint8_t *device_public, char *why, size_t cap) SP_MUST_CHECK;
 // Where the last good config lies: in the state folder, or cfg->last. Returns buf.

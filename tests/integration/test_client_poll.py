@@ -3,6 +3,7 @@
 import base64
 import http.server
 import json
+import signal
 import threading
 
 import pytest
@@ -118,6 +119,16 @@ def test_the_first_start_waits_for_a_config_and_then_serves(lab, origin, endpoin
     assert status["poll"]["state"] == "good" and status["poll"]["endpoint"] == endpoint.url
     assert "config from" in p.client.run("status").stdout
     assert TOKEN not in p.client.log
+
+
+def test_a_start_that_still_waits_for_a_config_ends_in_order(lab, endpoint):
+    p = Polling(lab, [], endpoint.url)
+    endpoint.serve(b"", 503)
+    p.start()
+    wait_until(lambda: endpoint.asked, 10 * SLOW, "it asks")
+    p.client.signal(signal.SIGTERM)
+    assert p.client.wait() == 0
+    assert "interrupted before an endpoint told the first config" in p.client.log
 
 
 def test_it_moves_as_soon_as_the_exit_in_use_is_not_offered_any_more(
