@@ -94,7 +94,8 @@ int cli_cmd_init(const struct cli_args *args)
 		return complain(why, EX_CANTCREAT);
 	printf("key   %s\n\ngive the operator this device's public key:\n%s\n\n", key,
 	       sp_key_format(SP_KEY_DEVICE, false, public_key, text));
-	printf("and set in %s what comes back: keys.fleet, pass, exits.\n"
+	printf("and set in %s what comes back: keys.fleet, and pass and exits,\n"
+	       "or endpoints and token.\n"
 	       "then: sallyport -c %s --check && sallyport -c %s up\n",
 	       args->config, args->config, args->config);
 	return EX_OK;
@@ -109,6 +110,10 @@ int cli_cmd_check(const struct cli_args *args)
 		return EX_CONFIG;
 	int err = cli_identity_load(cfg, false, &id, why, sizeof(why));
 	cli_config_free(cfg);
+	if (err == -ENOENT) {
+		printf("%s: good; %s\n", args->config, why);
+		return EX_OK;
+	}
 	if (err)
 		return cli_config_refuse(args->config, why);
 	const struct sp_fleet_revision *r = &id.exits->fleet->revision;

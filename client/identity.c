@@ -197,9 +197,16 @@ int cli_identity_load(const struct cli_config *cfg, bool hold, struct cli_identi
 	if (!err)
 		err = load_fleet_keys(cfg, &id.trusted, why, cap);
 	// The first config comes from an endpoint, if there is none yet.
-	if (!err && hold && !cfg->exits &&
-	    access(cli_poll_path(cfg, last, sizeof(last)), F_OK) < 0)
-		err = cli_poll_first(cfg, &id.trusted, id.device.device_public, why, cap);
+	if (!err && !cfg->exits &&
+	    access(cli_poll_path(cfg, last, sizeof(last)), F_OK) < 0) {
+		err = hold ? cli_poll_first(cfg, &id.trusted, id.device.device_public,
+					    why, cap)
+			   : -ENOENT;
+		if (!hold)
+			snprintf(why, cap,
+				 "no endpoint was asked for a config yet; "
+				 "sallyport up does");
+	}
 	if (!err)
 		err = load_exits(cfg, hold, &id, why, cap);
 	if (!err)

@@ -17,7 +17,9 @@ struct cli_identity {
 
 // 0 and *ret; SP_E_CONFIG, and `why` (cap >= SP_WHY_MAX) names the key, the file, what is
 // wrong and the remedy. The revision of the exits must not be older than the one held in
-// the state folder; a newer one is noted there if `hold`.
+// the state folder; a newer one is noted there if `hold`. Where endpoints tell pass and
+// exits and none did yet: with `hold` they are asked until one does (or the errors of
+// cli_poll_first), without -ENOENT.
 int cli_identity_load(const struct cli_config *cfg, bool hold, struct cli_identity *ret,
 		      char *why, size_t cap) SP_MUST_CHECK;
 void cli_identity_done(struct cli_identity *id); // wipes; a zeroed struct is fine

@@ -124,6 +124,8 @@ def test_the_first_start_waits_for_a_config_and_then_serves(lab, origin, endpoin
 def test_a_start_that_still_waits_for_a_config_ends_in_order(lab, endpoint):
     p = Polling(lab, [], endpoint.url)
     endpoint.serve(b"", 503)
+    check = p.client.run("--check")  # nothing was asked yet, and nothing is wrong with that
+    assert check.returncode == 0 and "no endpoint was asked" in check.stdout, check.stderr
     p.start()
     wait_until(lambda: endpoint.asked, 10 * SLOW, "it asks")
     p.client.signal(signal.SIGTERM)
