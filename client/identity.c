@@ -16,6 +16,7 @@
 #include "lib/key.h"
 #include "lib/log.h"
 #include "lib/text.h"
+#include "lib/trusted.h"
 #include "lib/wire.h"
 
 static int fail(char *why, size_t cap, const char *fmt, ...)
@@ -38,31 +39,6 @@ static int load_device(const struct cli_config *cfg, struct cli_uplink_identity 
 			sizeof(text)))
 		return fail(why, cap, "keys.device: %s; sallyport init makes one", text);
 	crypto_scalarmult_base(ret->device_public, ret->device_secret);
-	return 0;
-}
-
-// An entry of keys.fleet: the key itself, or a file.
-static int load_fleet_keys(const struct cli_config *cfg, struct sp_signed_keys *ret,
-			   char *why, size_t cap)
-{
-	for (size_t i = 0; i < cfg->keys.fleet.n; i++) {
-		const char *entry = cfg->keys.fleet.v[i];
-		char text[SP_WHY_MAX];
-		uint8_t key[32];
-		int err = strncmp(entry, "sallyport-", 10)
-				  ? sp_key_load(entry, SP_KEY_SIGNING, false, key, text,
-						sizeof(text))
-				  : sp_key_parse(SP_KEY_SIGNING, false, entry,
-						 strlen(entry), key, text, sizeof(text));
-		if (err)
-			return fail(why, cap,
-				    "keys.fleet: %s; want the operator's signing.pub, or "
-				    "the key itself",
-				    text);
-		if (sp_signed_keys_add(ret, key))
-			return fail(why, cap, "keys.fleet: entry %zu is no signing key",
-				    i + 1);
-	}
 	return 0;
 }
 
@@ -195,7 +171,9 @@ int cli_identity_load(const struct cli_config *cfg, bool hold, struct cli_identi
 	char last[4096];
 	int err = load_device(cfg, &id.device, why, cap);
 	if (!err)
-		err = load_fleet_keys(cfg, &id.trusted, why, cap);
+		err = sp_trusted_load("keys.fleet",
+				      "the operator's signing.pub, or the key itself",
+				      &cfg->keys.fleet, &id.trusted, why, cap);
 	// The first config comes from an endpoint, if there is none yet.
 	if (!err && !cfg->exits &&
 	    access(cli_poll_path(cfg, last, sizeof(last)), F_OK) < 0) {

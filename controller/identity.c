@@ -8,6 +8,7 @@
 
 #include "lib/file.h"
 #include "lib/key.h"
+#include "lib/trusted.h"
 
 #define PASSWORD_MAX 1024
 
@@ -20,32 +21,6 @@ static int load_key(const char *name, const char *path, enum sp_key_kind kind,
 	snprintf(why, cap, "%s: %s; sallyportctl keys %s makes one", name, text,
 		 sp_key_kind_word(kind));
 	return SP_E_CONFIG;
-}
-
-// An entry: the key itself, or a file.
-static int load_trusted(const struct con_config *cfg, struct sp_signed_keys *ret,
-			char *why, size_t cap)
-{
-	for (size_t i = 0; i < cfg->keys.trusted.n; i++) {
-		const char *entry = cfg->keys.trusted.v[i];
-		char text[SP_WHY_MAX] = "not a valid key";
-		uint8_t key[32];
-		int err = strncmp(entry, "sallyport-", 10)
-				  ? sp_key_load(entry, SP_KEY_SIGNING, false, key, text,
-						sizeof(text))
-				  : sp_key_parse(SP_KEY_SIGNING, false, entry,
-						 strlen(entry), key, text, sizeof(text));
-		if (!err)
-			err = sp_signed_keys_add(ret, key);
-		if (err) {
-			snprintf(why, cap,
-				 "keys.trusted: entry %zu: %s; want the signing.pub of "
-				 "another controller",
-				 i + 1, text);
-			return SP_E_CONFIG;
-		}
-	}
-	return 0;
 }
 
 static int load_password(const char *path, char **ret, char *why, size_t cap)
@@ -87,7 +62,9 @@ int con_identity_load(const struct con_config *cfg, struct con_identity *ret, ch
 		err = SP_E_CONFIG;
 	}
 	if (!err)
-		err = load_trusted(cfg, &id.trusted, why, cap);
+		err = sp_trusted_load("keys.trusted",
+				      "the signing.pub of another controller",
+				      &cfg->keys.trusted, &id.trusted, why, cap);
 	if (!err)
 		err = load_password(cfg->redis.password_file, &id.redis_password, why,
 				    cap);

@@ -16,6 +16,7 @@
 #include "lib/key.h"
 #include "lib/log.h"
 #include "lib/text.h"
+#include "lib/trusted.h"
 
 static int fail(char *why, size_t cap, const char *fmt, ...)
 	__attribute__((format(printf, 3, 4)));
@@ -35,31 +36,6 @@ static int load_key(const char *name, const char *path, enum sp_key_kind kind,
 	char text[SP_WHY_MAX];
 	if (sp_key_load(path, kind, true, ret, text, sizeof(text)))
 		return fail(why, cap, "%s: %s; sallyportctl makes keys", name, text);
-	return 0;
-}
-
-// An entry of keys.fleet: the key itself, or a file in the folder of the config.
-static int load_fleet_keys(const struct wrk_config *cfg, struct sp_signed_keys *ret,
-			   char *why, size_t cap)
-{
-	for (size_t i = 0; i < cfg->keys.fleet.n; i++) {
-		const char *entry = cfg->keys.fleet.v[i];
-		char text[SP_WHY_MAX];
-		uint8_t key[32];
-		int err = strncmp(entry, "sallyport-", 10)
-				  ? sp_key_load(entry, SP_KEY_SIGNING, false, key, text,
-						sizeof(text))
-				  : sp_key_parse(SP_KEY_SIGNING, false, entry,
-						 strlen(entry), key, text, sizeof(text));
-		if (err)
-			return fail(why, cap,
-				    "keys.fleet: %s; want the operator's signing.pub, or "
-				    "the key itself",
-				    text);
-		if (sp_signed_keys_add(ret, key))
-			return fail(why, cap, "keys.fleet: entry %zu is no signing key",
-				    i + 1);
-	}
 	return 0;
 }
 
@@ -205,7 +181,9 @@ static int load_files(const struct wrk_config *cfg, struct wrk_identity *id, cha
 		err = load_key("keys.route", cfg->keys.route, SP_KEY_ROUTE, id->route_key,
 			       why, cap);
 	if (!err)
-		err = load_fleet_keys(cfg, &id->trusted, why, cap);
+		err = sp_trusted_load("keys.fleet",
+				      "the operator's signing.pub, or the key itself",
+				      &cfg->keys.fleet, &id->trusted, why, cap);
 	if (!err)
 		err = load_tls(cfg, id, why, cap);
 	if (!err)
