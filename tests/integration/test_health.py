@@ -126,7 +126,7 @@ def test_of_a_region_whose_nodes_all_die_the_last_stays(fleet):
         fleet.ways[name].fate = of_vantages("cut")
     try:
         wait_until(lambda: {fleet.node(n)["cause"] for n in "de"} == {"dead", "capped"},
-                   20 * SLOW, "one is down, the other is held by the cap")
+                   60 * SLOW, "one is down, the other is held by the cap")
         capped = next(n for n in "de" if fleet.node(n)["cause"] == "capped")
         fleet.watch.until(lambda names: set(names) == {"a", "b", "c", capped}, 5 * SLOW,
                           "the capped one is offered")

@@ -118,7 +118,7 @@ def test_a_tcp_transfer_gets_the_rate_that_was_set(net):
     mbit = (got - first) * 8 / (time.monotonic() - begin) / 1e6
     stats = net("stats exit client")
     assert mbit == pytest.approx(20 * MSS_SHARE, rel=0.05), stats.line
-    assert stats.tail > 0 and stats.queue_max <= 100 * 1024
+    assert 20 * 1024 < stats.queue_max <= 100 * 1024  # a slow reader may not fill it
     assert net("stats client exit").tail == 0
 
 
