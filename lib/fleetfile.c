@@ -286,6 +286,22 @@ static bool is_any(const struct sp_target *t)
 	       (t->kind == SP_TARGET_IPV6 && memcmp(t->v6, zero, 16) == 0);
 }
 
+// The form in which the same address is the same text: names in small letters, IPv4 as
+// such where it is written in IPv6.
+static void fold(struct sp_target *t)
+{
+	static const uint8_t mapped[12] = {[10] = 0xff, [11] = 0xff};
+	if (t->kind == SP_TARGET_NAME) {
+		for (char *p = t->name; *p; p++)
+			*p = *p >= 'A' && *p <= 'Z' ? (char)(*p + 'a' - 'A') : *p;
+	} else if (t->kind == SP_TARGET_IPV6 && !memcmp(t->v6, mapped, sizeof(mapped))) {
+		uint8_t v4[4];
+		memcpy(v4, t->v6 + 12, sizeof(v4));
+		memcpy(t->v4, v4, sizeof(v4));
+		t->kind = SP_TARGET_IPV4;
+	}
+}
+
 static bool get_address(struct file *f, const json_t *o, const char *key, bool required,
 			bool may_be_name, struct sp_target *ret)
 {
@@ -302,32 +318,30 @@ static bool get_address(struct file *f, const json_t *o, const char *key, bool r
 			   may_be_name ? "192.0.2.1:443" : "0.0.0.0:443");
 		return false;
 	}
+	fold(ret);
 	return true;
 }
 
-// Two workers of a node share its addresses, so a port may be bound once: by an address,
-// or by all of them.
+// Two workers of a node share its addresses, so a port may be bound once in a family: by
+// addresses, or by all of them at once.
 static void check_bound(struct file *f, const char *node, const struct sp_target *t)
 {
 	char text[SP_TARGET_TEXT_MAX], key[SP_TARGET_TEXT_MAX + SP_FLEET_NAME_MAX + 16];
-	char port_key[SP_FLEET_NAME_MAX + 32];
+	char all[SP_FLEET_NAME_MAX + 32], some[SP_FLEET_NAME_MAX + 32];
+	int family = t->kind == SP_TARGET_IPV4 ? 4 : 6;
 	sp_target_format(t, text, sizeof(text));
-	snprintf(port_key, sizeof(port_key), "%s any:%u", node, t->port);
+	snprintf(all, sizeof(all), "%s all%d:%u", node, family, t->port);
+	snprintf(some, sizeof(some), "%s some%d:%u", node, family, t->port);
 	snprintf(key, sizeof(key), "%s %s", node, text);
-	json_t *any = json_object_get(f->bound, port_key);
-	if (any && !(is_any(t) && t->kind == SP_TARGET_IPV6 &&
-		     strstr(json_string_value(any), "(IPv4)")))
+	json_t *other = json_object_get(f->bound, is_any(t) ? some : all);
+	if (other)
 		fleet_fail(&f->c, SP_E_CONFIG, "listen",
 			   "%s overlaps what is bound at %s; want another port", text,
-			   json_string_value(any));
+			   json_string_value(other));
 	note_new(f, f->bound, key, "listen", "bound");
-	if (is_any(t) && !any && !f->c.err) {
-		char where[SP_YAML_PATH_MAX];
-		snprintf(where, sizeof(where), "%s%s", f->c.path,
-			 t->kind == SP_TARGET_IPV4 ? " (IPv4)" : "");
-		if (json_object_set_new(f->bound, port_key, json_string(where)))
-			fleet_fail(&f->c, -ENOMEM, NULL, "out of memory");
-	}
+	if (!f->c.err &&
+	    json_object_set_new(f->bound, is_any(t) ? all : some, json_string(f->c.path)))
+		fleet_fail(&f->c, -ENOMEM, NULL, "out of memory");
 }
 
 static void read_carrier(struct file *f, const char *node, const json_t *o)

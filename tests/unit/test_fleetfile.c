@@ -186,7 +186,23 @@ static void addresses_that_overlap_are_refused(void **state)
 		     "nodes:\n" NODE("a", TLS("1.2.3.4:443", "0.0.0.0:443") ", " TLS(
 						  "1.2.3.4:444", "10.0.0.1:443")),
 		     "f.yaml:5: nodes[0].carriers[1].listen: 10.0.0.1:443 overlaps what "
-		     "is bound at nodes[0].carriers[0] (IPv4); want another port");
+		     "is bound at nodes[0].carriers[0]; want another port");
+	// in whichever order
+	expect_error(HEAD TIER
+		     "nodes:\n" NODE("a", TLS("1.2.3.4:443", "10.0.0.1:443") ", " TLS(
+						  "1.2.3.4:444", "0.0.0.0:443")),
+		     "f.yaml:5: nodes[0].carriers[1].listen: 0.0.0.0:443 overlaps what "
+		     "is bound at nodes[0].carriers[0]; want another port");
+	// however it is written
+	expect_error(HEAD TIER
+		     "nodes:\n" NODE("a", TLS("Host.example:443", "0.0.0.0:443"))
+			     NODE("b", TLS("host.example:443", "0.0.0.0:443")),
+		     "f.yaml:6: nodes[1].carriers[0].address: host.example:443 is "
+		     "advertised at nodes[0].carriers[0] already; want another");
+	expect_error(HEAD TIER "nodes:\n" NODE("a", TLS("1.2.3.4:443", "0.0.0.0:443"))
+			     NODE("b", TLS("[::ffff:1.2.3.4]:443", "0.0.0.0:443")),
+		     "f.yaml:6: nodes[1].carriers[0].address: 1.2.3.4:443 is advertised "
+		     "at nodes[0].carriers[0] already; want another");
 	// two hosts may bind the same
 	sp_state_free(must_parse(HEAD TIER
 				 "nodes:\n" NODE("a", TLS("1.2.3.4:443", "0.0.0.0:443"))
