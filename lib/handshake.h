@@ -75,8 +75,9 @@ struct sp_hs_result {
 	struct sp_hs_keys keys; // only if refuse is NONE
 	enum sp_reason refuse;  // NONE: go on; TICKET: go on with a first contact (status
 				// 1); else why the worker refuses this client
-	uint64_t boot_id, home_id; // not for TICKET
-	uint64_t time_ms;          // the worker's clock, not for TICKET
+	bool entry; // status 2: an entry says so, which cannot relay to the home
+	uint64_t boot_id, home_id; // not for TICKET, not of an entry
+	uint64_t time_ms;          // the worker's clock, likewise
 };
 // Reads the answer at `in`. Bytes used (> 0) and *ret; SP_E_AGAIN: more is needed;
 // SP_E_MALFORMED, SP_E_AUTH, SP_E_VERSION, SP_E_CRYPTO: not an answer of this worker.
@@ -167,6 +168,9 @@ int sp_hs_worker_answer(struct sp_hs_worker *w, const struct sp_hs_worker_keys *
 // The answer for TICKET_GONE, and instead of _answer for a resume whose session is
 // unknown. Its length; SP_E_LIMIT.
 int sp_hs_worker_ticket_gone(uint8_t *buf, size_t cap) SP_MUST_CHECK;
+// The answer of an entry to a resume at another home that it cannot relay to: why. Says
+// nothing of the ticket, which holds. Its length; SP_E_LIMIT.
+int sp_hs_entry_refuses(enum sp_reason why, uint8_t *buf, size_t cap) SP_MUST_CHECK;
 void sp_hs_worker_done(struct sp_hs_worker *w); // wipes; a zeroed struct is fine
 void sp_hs_accept_wipe(struct sp_hs_accept *who);
 

@@ -154,6 +154,12 @@ int sp_hs_client_finish(struct sp_hs_client *c, const uint8_t *in, size_t len,
 	} else if (in[2] == SP_HS_STATUS_TICKET_GONE && c->kind == SP_HS_RESUME) {
 		res.refuse = SP_REASON_TICKET;
 		err = 0;
+	} else if (in[2] == SP_HS_STATUS_ENTRY && c->kind == SP_HS_RESUME && body >= 3) {
+		res.entry = true;
+		res.refuse = sp_reason_from_wire((uint16_t)(in[3] << 8 | in[4]));
+		if (res.refuse == SP_REASON_NONE)
+			res.refuse = SP_REASON_UNREACHABLE;
+		err = 0;
 	} else {
 		err = SP_E_MALFORMED;
 	}

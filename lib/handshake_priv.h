@@ -12,7 +12,11 @@
 #define SP_HS_FLIGHT_PAD   768 // paddings are below these, uniformly
 #define SP_HS_ANSWER_PAD   512
 
-enum sp_hs_status { SP_HS_STATUS_ANSWER = 0, SP_HS_STATUS_TICKET_GONE = 1 };
+enum sp_hs_status {
+	SP_HS_STATUS_ANSWER = 0,
+	SP_HS_STATUS_TICKET_GONE = 1,
+	SP_HS_STATUS_ENTRY = 2, // of an entry that does not reach the home
+};
 
 // The key of mac1 for a worker's 32-byte public key, to `ret` (32 bytes).
 void sp_hs_mac_key(const uint8_t *worker_public, uint8_t *ret);

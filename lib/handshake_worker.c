@@ -287,6 +287,19 @@ int sp_hs_worker_ticket_gone(uint8_t *buf, size_t cap)
 	return (int)(2 + len);
 }
 
+int sp_hs_entry_refuses(enum sp_reason why, uint8_t *buf, size_t cap)
+{
+	uint16_t wire = sp_reason_to_wire(why);
+	int n = sp_hs_worker_ticket_gone(buf, cap);
+
+	if (n < 0)
+		return n;
+	buf[2] = SP_HS_STATUS_ENTRY;
+	buf[3] = (uint8_t)(wire >> 8);
+	buf[4] = (uint8_t)wire;
+	return n;
+}
+
 void sp_hs_worker_done(struct sp_hs_worker *w)
 {
 	sodium_memzero(w, sizeof(*w));

@@ -143,7 +143,7 @@ size_t link_client_answer(struct sp_link *l, const uint8_t *buf, size_t len)
 		link_end(l, SP_REASON_HANDSHAKE);
 		return len;
 	}
-	if (res.refuse != SP_REASON_TICKET) {
+	if (res.refuse != SP_REASON_TICKET && !res.entry) {
 		l->boot_id = res.boot_id;
 		l->home_id = res.home_id;
 		l->skew_ms = (int64_t)(res.time_ms - sp_loop_unix_ms(l->env->opt.loop));

@@ -244,6 +244,41 @@ static void a_first_contact_never_takes_ticket_gone_for_an_answer(void **state)
 	world_free(w);
 }
 
+static void what_an_entry_says_of_its_own_is_told_from_the_word_of_the_home(void **state)
+{
+	struct world *w = world_new();
+	struct sp_hs_client_options opt = resume(w);
+	uint8_t buf[SP_HS_ANSWER_MAX];
+	struct sp_hs_result res;
+	int len = sp_hs_entry_refuses(SP_REASON_RATE_LIMIT, buf, sizeof(buf));
+
+	(void)state;
+	start(w, &opt);
+	assert_int_equal(sp_hs_client_finish(&w->client, buf, (size_t)len, &res), len);
+	assert_true(res.entry);
+	assert_int_equal(res.refuse, SP_REASON_RATE_LIMIT);
+	// It cannot say that the ticket is void, nor that all is well.
+	for (int i = 0; i < 2; i++) {
+		len = sp_hs_entry_refuses(i ? SP_REASON_TICKET : SP_REASON_NONE, buf,
+					  sizeof(buf));
+		start(w, &opt);
+		assert_int_equal(sp_hs_client_finish(&w->client, buf, (size_t)len, &res),
+				 len);
+		assert_true(res.refuse != SP_REASON_NONE &&
+			    res.refuse != SP_REASON_TICKET);
+	}
+	len = sp_hs_worker_ticket_gone(buf, sizeof(buf));
+	start(w, &opt);
+	assert_int_equal(sp_hs_client_finish(&w->client, buf, (size_t)len, &res), len);
+	assert_false(res.entry);
+	opt = first_contact(w);
+	start(w, &opt);
+	len = sp_hs_entry_refuses(SP_REASON_UNREACHABLE, buf, sizeof(buf));
+	assert_int_equal(sp_hs_client_finish(&w->client, buf, (size_t)len, &res),
+			 SP_E_MALFORMED);
+	world_free(w);
+}
+
 static void flights_and_answers_have_no_length_of_their_own(void **state)
 {
 	struct world *w = world_new();
@@ -362,6 +397,8 @@ int main(void)
 		cmocka_unit_test(flights_of_few_bytes_with_a_right_mac_are_malformed),
 		cmocka_unit_test(an_answer_of_another_worker_or_changed_is_refused),
 		cmocka_unit_test(a_first_contact_never_takes_ticket_gone_for_an_answer),
+		cmocka_unit_test(
+			what_an_entry_says_of_its_own_is_told_from_the_word_of_the_home),
 		cmocka_unit_test(flights_and_answers_have_no_length_of_their_own),
 		cmocka_unit_test(the_largest_flight_fits_and_a_larger_one_is_refused),
 		cmocka_unit_test(done_and_stranger_leave_no_key_behind),
