@@ -85,7 +85,8 @@ static void dial_failed(struct attempt *a, enum sp_reason reason)
 	struct stay *y = a->stay;
 	struct exit *x = a->exit;
 	bool again = (reason == SP_REASON_TICKET && a->resume) ||
-		     reason == SP_REASON_STALE_EPOCH || reason == SP_REASON_NOT_YOURS;
+		     reason == SP_REASON_STALE_EPOCH || reason == SP_REASON_NOT_YOURS ||
+		     reason == SP_REASON_QUARANTINED;
 	bool asked = x != y->exit;
 	bool news = asked ? !y->answers : reason != x->info.last_down;
 	if (!asked)
@@ -104,7 +105,9 @@ static void dial_failed(struct attempt *a, enum sp_reason reason)
 	       "exit=%s carrier=%s reason=%s", x->is.conf->name,
 	       sp_carrier_kind_word(x->is.conf->carriers[a->carrier].kind),
 	       sp_reason_word(reason));
-	if (reason == SP_REASON_NOT_YOURS && y->session) { // another device has this id
+	// Another device has this id, or it is refused for a while: with another one.
+	if ((reason == SP_REASON_NOT_YOURS || reason == SP_REASON_QUARANTINED) &&
+	    y->session) {
 		y->over = true;
 		y->over_reason = reason;
 	}

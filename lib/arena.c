@@ -235,6 +235,56 @@ struct sp_flow_rec *sp_arena_flow(struct sp_arena *a, uint32_t index)
 	return &a->flows[index];
 }
 
+uint32_t sp_arena_session_purge(struct sp_arena *a, uint32_t index)
+{
+	uint32_t n = 0;
+	a->sessions[index].state = SP_REC_FREE;
+	sp_arena_fence();
+	for (uint32_t i = 0; i < a->hdr->top[T_STREAMS]; i++) {
+		struct sp_stream_rec *r = &a->streams[i];
+		if (r->rec_state != SP_REC_LIVE || r->session != index)
+			continue;
+		for (bool first = true; r->chunks; r->chunks--, first = false) {
+			uint32_t c = r->first;
+			r->first = a->claims[c].next;
+			sp_arena_chunk_release(a, c, first);
+		}
+		sp_arena_stream_release(a, i);
+		n++;
+	}
+	for (uint32_t i = 0; i < a->hdr->top[T_FLOWS]; i++)
+		if (a->flows[i].rec_state == SP_REC_LIVE &&
+		    a->flows[i].session == index) {
+			sp_arena_flow_release(a, i);
+			n++;
+		}
+	sp_arena_session_release(a, index);
+	return n;
+}
+
+// ---- whom this process works for ----
+
+void sp_arena_set_mark(struct sp_arena *a, _Atomic uint64_t *mark)
+{
+	a->mark = mark;
+}
+
+uint64_t sp_arena_work_for(struct sp_arena *a, uint32_t session)
+{
+	if (!a->mark)
+		return 0;
+	uint64_t before = atomic_load_explicit(a->mark, memory_order_relaxed);
+	atomic_store_explicit(a->mark, a->sessions[session].incarnation,
+			      memory_order_relaxed);
+	return before;
+}
+
+void sp_arena_work_was(struct sp_arena *a, uint64_t before)
+{
+	if (a->mark)
+		atomic_store_explicit(a->mark, before, memory_order_relaxed);
+}
+
 uint32_t sp_arena_session_top(const struct sp_arena *a)
 {
 	return a->hdr->top[T_SESSIONS];

@@ -163,6 +163,17 @@ sp_session_rec_pass(const struct sp_session_rec *r)
 	return &r->pass[r->pass_at & 1];
 }
 
+// The session's record goes with its streams, their chunks and its flows; nothing in this
+// process may point to them. Descriptors stay open. Returns how many streams and flows.
+uint32_t sp_arena_session_purge(struct sp_arena *a, uint32_t index);
+
+// Where this process says for which session it works, for whoever finds it dead: its
+// record's incarnation, or 0. NULL (the default): nowhere. Outlives the handle.
+void sp_arena_set_mark(struct sp_arena *a, _Atomic uint64_t *mark);
+// Says so until sp_arena_work_was is given what this returns: what was said before.
+uint64_t sp_arena_work_for(struct sp_arena *a, uint32_t session);
+void sp_arena_work_was(struct sp_arena *a, uint64_t before);
+
 // Chunks of SP_CHUNK_BYTES, linked by `next`. Some are promised: SP_ARENA_PROMISED to
 // each live stream record (one for its ring, two for what its sink has not taken, since
 // 4096 bytes may lie across a border), and what credit was granted. `promised` draws on

@@ -48,6 +48,7 @@ struct sp_arena {
 	uint64_t unclaimed; // promised chunks not drawn yet
 	uint64_t credit_max, credit_used;
 	TAILQ_HEAD(starved_list, sp_starved) starved;
+	_Atomic uint64_t *mark; // or NULL
 };
 
 void arena_layout(struct arena_header *h, const struct sp_arena_options *opt);

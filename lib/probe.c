@@ -401,7 +401,8 @@ static void on_down(void *ctx, struct sp_link *l, enum sp_reason reason)
 	(void)l;
 	check_answer(p); // a refusal is an answer too
 	p->link = NULL;
-	if (p->seat && (reason == SP_REASON_STALE_EPOCH || reason == SP_REASON_NOT_YOURS))
+	if (p->seat && (reason == SP_REASON_STALE_EPOCH ||
+			reason == SP_REASON_NOT_YOURS || reason == SP_REASON_QUARANTINED))
 		p->seat->stale = true;
 	sp_probe_fall(p, reason, "");
 	if (!p->seat) { // let go already

@@ -48,6 +48,7 @@
 	X(58, GROUP, "group", "the pass does not allow this exit")                       \
 	X(59, NOT_ADOPTED, "not-adopted",                                                \
 	  "the session stays where it was: its home may live")                           \
+	X(60, QUARANTINED, "quarantined", "the session crashed its worker again")        \
 	X(64, MAC, "mac", "first flight without a valid mac1")                           \
 	X(65, MALFORMED, "malformed", "first flight that does not parse")                \
 	X(66, VERSION, "version", "no version in common")                                \

@@ -73,6 +73,8 @@ void sp_session_free(struct sp_session *s, enum sp_reason reason)
 {
 	if (!s)
 		return;
+	struct sp_arena *arena = s->opt.arena;
+	uint64_t before = sp_arena_work_for(arena, s->index);
 	s->dead = true;
 	s->rec->state = SP_REC_FREE; // whoever takes over in the middle finds it gone
 	for (unsigned i = 0; i < SP_SLOTS; i++) {
@@ -93,11 +95,11 @@ void sp_session_free(struct sp_session *s, enum sp_reason reason)
 	sp_idmap_done(&s->flows);
 	free(s->gone.items);
 	free(s->pass);
-	struct sp_arena *arena = s->opt.arena;
 	sp_arena_session_release(arena, s->index);
 	sodium_memzero(s, sizeof(*s));
 	free(s);
 	sp_arena_feed(arena); // others waited for this memory
+	sp_arena_work_was(arena, before);
 }
 
 uint32_t sp_session_record(const struct sp_session *s)
@@ -306,6 +308,7 @@ static void slot_tick(struct sp_session *s, unsigned i)
 
 void sp_session_tick(struct sp_session *s, uint64_t now_us)
 {
+	uint64_t before = sp_arena_work_for(s->opt.arena, s->index);
 	s->now_us = now_us;
 	session_unreserve(s);
 	for (unsigned i = 0; i < SP_SLOTS; i++)
@@ -315,6 +318,7 @@ void sp_session_tick(struct sp_session *s, uint64_t now_us)
 		session_wake(s);
 	flow_sweep(s);
 	sp_arena_feed(s->opt.arena);
+	sp_arena_work_was(s->opt.arena, before);
 }
 
 // ---- whole session ----

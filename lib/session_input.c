@@ -268,6 +268,7 @@ int sp_session_input(struct sp_session *s, unsigned slot, const uint8_t *plain,
 	if (sl->phase == PHASE_EMPTY)
 		return SP_E_CLOSED;
 	struct in in = {.s = s, .sl = sl, .slot = slot};
+	uint64_t before = sp_arena_work_for(s->opt.arena, s->index);
 	session_unreserve(s);
 	struct sp_reader r;
 	int err = 0;
@@ -288,6 +289,7 @@ int sp_session_input(struct sp_session *s, unsigned slot, const uint8_t *plain,
 	record_processed(&in);
 	*ret_rekey = in.rekey;
 	sp_arena_feed(s->opt.arena);
+	sp_arena_work_was(s->opt.arena, before);
 	return err;
 }
 
@@ -296,18 +298,19 @@ int sp_session_input_hello(struct sp_session *s, unsigned slot, const uint8_t *f
 {
 	struct slot *sl = &s->slots[slot];
 	struct sp_reader r;
+	int err = 0;
 	if (sl->phase == PHASE_EMPTY)
 		return SP_E_CLOSED;
+	uint64_t before = sp_arena_work_for(s->opt.arena, s->index);
 	s->now_us = now_us;
 	sp_reader_init(&r, frames, len);
-	while (sp_reader_left(&r)) {
+	while (sp_reader_left(&r) && !err) {
 		struct sp_frame f;
-		int err = sp_frame_get(&r, &f);
+		err = sp_frame_get(&r, &f);
 		if (!err)
 			err = f.type == SP_FRAME_RESUME ? attach_peer_resume(s, sl, &f)
 							: SP_E_PROTOCOL;
-		if (err)
-			return err;
 	}
-	return 0;
+	sp_arena_work_was(s->opt.arena, before);
+	return err;
 }

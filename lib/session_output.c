@@ -378,14 +378,10 @@ static void put_everything(struct out *o, bool due)
 	put_bulk(o);
 }
 
-size_t sp_session_output(struct sp_session *s, unsigned slot, size_t max_plain,
-			 struct sp_gather *g, uint64_t now_us)
+static void make_record(struct sp_session *s, unsigned slot, size_t max_plain,
+			struct sp_gather *g, uint64_t now_us)
 {
 	struct slot *sl = &s->slots[slot];
-	g->n = 0;
-	g->bytes = g->head_used = 0;
-	if (sl->phase == PHASE_EMPTY)
-		return 0;
 	s->now_us = now_us;
 	session_unreserve(s);
 	wake_sources(s);
@@ -401,11 +397,23 @@ size_t sp_session_output(struct sp_session *s, unsigned slot, size_t max_plain,
 	put_everything(&o, due);
 	bool more = sp_writer_len(&o.w) + o.ref > report;
 	if (!more && !due)
-		return 0;
+		return;
 	flush_head(&o);
 	record_sent(&o, more);
 	g->head_used = sp_writer_len(&o.w);
 	g->bytes = g->head_used + o.ref;
+}
+
+size_t sp_session_output(struct sp_session *s, unsigned slot, size_t max_plain,
+			 struct sp_gather *g, uint64_t now_us)
+{
+	g->n = 0;
+	g->bytes = g->head_used = 0;
+	if (s->slots[slot].phase == PHASE_EMPTY)
+		return 0;
+	uint64_t before = sp_arena_work_for(s->opt.arena, s->index);
+	make_record(s, slot, max_plain, g, now_us);
+	sp_arena_work_was(s->opt.arena, before);
 	return g->bytes;
 }
 

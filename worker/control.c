@@ -71,7 +71,7 @@ static void send_state(struct wrk_control *c)
 	Sallyport__Local__FromExit m = SALLYPORT__LOCAL__FROM_EXIT__INIT;
 	Sallyport__Local__ExitState s = SALLYPORT__LOCAL__EXIT_STATE__INIT;
 	char why[64];
-	c->said_draining = c->w->draining || c->w->leased;
+	c->said_draining = wrk_worker_drains(c->w);
 	c->said_ready = wrk_worker_ready(c->w, why, sizeof(why));
 	s.draining = c->said_draining;
 	s.ready = c->said_ready;
@@ -299,7 +299,7 @@ static void write_gauges(struct wrk_control *c)
 	wrk_counters_set(to, WRK_GAUGE_SESSIONS, s->attached + s->detached);
 	wrk_counters_set(to, WRK_GAUGE_STREAMS, x->streams);
 	wrk_counters_set(to, WRK_GAUGE_FLOWS, x->flows);
-	wrk_counters_set(to, WRK_GAUGE_DRAINING, w->draining || w->leased);
+	wrk_counters_set(to, WRK_GAUGE_DRAINING, wrk_worker_drains(w));
 	wrk_counters_set(to, WRK_GAUGE_READY, wrk_worker_ready(w, why, sizeof(why)));
 	wrk_counters_set(to, WRK_GAUGE_SESSIONS_MADE, s->made);
 	wrk_counters_set(to, WRK_GAUGE_SESSIONS_REFUSED, sum_reasons(s->refused));
@@ -339,7 +339,7 @@ static void on_write(void *ctx)
 	char why[64];
 	write_counters(c);
 	if (c->said_ready != wrk_worker_ready(c->w, why, sizeof(why)) ||
-	    c->said_draining != (c->w->draining || c->w->leased))
+	    c->said_draining != wrk_worker_drains(c->w))
 		send_state(c);
 	sp_timer_set(&c->write, sp_loop_now_us(c->w->loop) + WRITE_US);
 }

@@ -80,11 +80,20 @@ static void flow_free(struct exit_flow *f, enum sp_reason reason)
 	free(f);
 }
 
+static uint64_t work_for(const struct exit_flow *f)
+{
+	return sp_arena_work_for(f->x->opt.arena,
+				 sp_session_record(sp_flow_session(f->fl)));
+}
+
 static void flow_fail(struct exit_flow *f, enum sp_reason reason)
 {
 	struct sp_flow *fl = f->fl;
+	struct sp_arena *a = f->x->opt.arena;
+	uint64_t before = work_for(f);
 	flow_free(f, reason);
 	sp_flow_close(fl, reason);
+	sp_arena_work_was(a, before);
 }
 
 // The stalest idle one goes, never `keep`, which is the newest.
@@ -127,6 +136,7 @@ static void on_readable(evutil_socket_t fd, short what, void *arg)
 	struct wrk_exit *x = f->x;
 	struct exit_batch *b = x->batch;
 	bool any = false;
+	uint64_t before = work_for(f);
 	(void)what;
 	exit_now(x);
 	for (int turn = 0; turn < EXIT_FLOW_BATCHES; turn++) {
@@ -142,10 +152,11 @@ static void on_readable(evutil_socket_t fd, short what, void *arg)
 		if (n < EXIT_FLOW_BATCH)
 			break;
 	}
-	if (!any)
-		return;
-	touch(f);
-	set_answered(f, true);
+	if (any) {
+		touch(f);
+		set_answered(f, true);
+	}
+	sp_arena_work_was(x->opt.arena, before);
 }
 
 // ---- to the destination ----
@@ -232,12 +243,9 @@ static bool open_again(struct exit_flow *f)
 	return !second && evict(x, f) && open_socket(f) == 0;
 }
 
-static void opened(void *ctx, int fd, enum sp_reason reason,
-		   const struct sp_target *bound)
+static void open_ended(struct exit_flow *f, int fd, enum sp_reason reason)
 {
-	struct exit_flow *f = ctx;
 	struct wrk_exit *x = f->x;
-	(void)bound;
 	f->dial = NULL;
 	if (fd < 0) {
 		if (reason != SP_REASON_NO_DESCRIPTORS || !open_again(f))
@@ -258,6 +266,17 @@ static void opened(void *ctx, int fd, enum sp_reason reason,
 	STAILQ_FOREACH(p, &f->packets, next)
 	send_out(f, p->data, p->len);
 	drop_packets(f);
+}
+
+static void opened(void *ctx, int fd, enum sp_reason reason,
+		   const struct sp_target *bound)
+{
+	struct exit_flow *f = ctx;
+	struct sp_arena *a = f->x->opt.arena;
+	uint64_t before = work_for(f);
+	(void)bound;
+	open_ended(f, fd, reason); // may free `f`
+	sp_arena_work_was(a, before);
 }
 
 // Without a record for it the flow does not outlive the process, that is all.

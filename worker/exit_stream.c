@@ -101,11 +101,19 @@ static void stream_free(struct exit_stream *s, enum sp_reason reason)
 	free(s);
 }
 
+static uint64_t work_for(const struct exit_stream *s)
+{
+	return sp_arena_work_for(s->x->opt.arena, record_of(s)->session);
+}
+
 static void stream_fail(struct exit_stream *s, enum sp_reason reason)
 {
 	struct sp_stream *st = s->st;
+	struct sp_arena *a = s->x->opt.arena;
+	uint64_t before = work_for(s);
 	stream_free(s, reason);
 	sp_stream_reset(st, reason);
+	sp_arena_work_was(a, before);
 }
 
 // Everything the destination sent is with the client.
@@ -232,10 +240,13 @@ static enum read_result read_once(struct exit_stream *s)
 // One turn of one stream; the rest waits until the others had theirs.
 static void read_turn(struct exit_stream *s)
 {
+	struct sp_arena *a = s->x->opt.arena;
 	if (s->state != XS_OPEN || s->source_fin || !s->readable)
 		return;
+	uint64_t before = work_for(s);
 	if (read_once(s) == READ_MORE)
 		queue(s);
+	sp_arena_work_was(a, before);
 }
 
 void exit_stream_turn(struct wrk_exit *x)
@@ -267,8 +278,10 @@ void exit_stream_resume_sink(struct exit_stream *s)
 {
 	struct sp_session *engine = sp_stream_session(s->st);
 	struct wrk_exit *x = s->x;
+	uint64_t before = work_for(s);
 	sp_stream_sink_ready(s->st); // may free `s`
 	sp_session_clock_touch(x->opt.clock, engine);
+	sp_arena_work_was(x->opt.arena, before);
 }
 
 // An error of the socket after the destination's FIN, which no read will tell.
@@ -394,10 +407,9 @@ static int watch(struct exit_stream *s)
 	return 0;
 }
 
-static void dialled(void *ctx, int fd, enum sp_reason reason,
-		    const struct sp_target *bound)
+static void dial_ended(struct exit_stream *s, int fd, enum sp_reason reason,
+		       const struct sp_target *bound)
 {
-	struct exit_stream *s = ctx;
 	struct wrk_exit *x = s->x;
 	s->dial = NULL;
 	if (fd < 0) {
@@ -420,6 +432,16 @@ static void dialled(void *ctx, int fd, enum sp_reason reason,
 	sp_stream_opened(s->st, bound);
 	// Bytes that came during the dial wait in the engine; the first event, which says
 	// that the socket is writable, fetches them.
+}
+
+static void dialled(void *ctx, int fd, enum sp_reason reason,
+		    const struct sp_target *bound)
+{
+	struct exit_stream *s = ctx;
+	struct sp_arena *a = s->x->opt.arena;
+	uint64_t before = work_for(s);
+	dial_ended(s, fd, reason, bound); // may free `s`
+	sp_arena_work_was(a, before);
 }
 
 static enum sp_reason reason_of_dial(int err)

@@ -152,6 +152,7 @@ static pid_t make_exit(struct keeper *k, struct wrk_kept *ret)
 	pid_t parent = getpid();
 	k->life->lives++;
 	atomic_store(&k->life->phase, WRK_LIFE_STARTING);
+	atomic_store(&k->life->mark, 0);
 	k->ticks = atomic_load(&k->life->ticks);
 	k->still = 0;
 	k->hung = false;
@@ -178,7 +179,7 @@ static void note_crash(struct keeper *k)
 	l->n_crashes++;
 }
 
-unsigned wrk_life_crashes(const struct wrk_life *l, uint32_t mark, uint64_t within_ms)
+unsigned wrk_life_crashes(const struct wrk_life *l, uint64_t mark, uint64_t within_ms)
 {
 	uint64_t now = now_ms();
 	unsigned n = 0;

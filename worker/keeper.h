@@ -15,8 +15,9 @@
 #include <stdint.h>
 
 #define WRK_LIFE_MAGIC   UINT64_C(0x314546494c505353) // "SSPLIFE1"
-#define WRK_LIFE_VERSION 1
+#define WRK_LIFE_VERSION 2
 #define WRK_LIFE_BYTES   4096 // at the start of the file, then the arena
+#define WRK_LIFE_REFUSED 2048 // of them, from here on (worker/quarantine.h)
 #define WRK_TICK_MS      50   // the exit counts one so often at least
 #define WRK_CRASHES      8
 
@@ -28,12 +29,12 @@ struct wrk_life {
 	uint32_t version;
 	_Atomic uint32_t phase; // enum wrk_life_phase; the exit's
 	_Atomic uint64_t ticks; // the exit's
-	_Atomic uint32_t mark;  // 1 + record of the session that is worked for, or 0
+	_Atomic uint64_t mark;  // incarnation of the session that is worked for, or 0
 	uint32_t lives;         // exit processes so far, this one included
 	uint64_t ended_ms;      // CLOCK_BOOTTIME: when the last one was found dead, or 0
 	struct {
 		uint64_t at_ms; // CLOCK_BOOTTIME
-		uint32_t mark;
+		uint64_t mark;
 	} crash[WRK_CRASHES]; // by its own fault; the newest is at n_crashes - 1
 	uint64_t n_crashes;   // modulo WRK_CRASHES
 	uint64_t killed;      // from outside
@@ -55,6 +56,6 @@ int wrk_keeper_run(char **argv, struct wrk_kept *ret);
 // Inherited descriptors that nobody took are closed, streams with a reset. How many.
 int wrk_kept_sweep(struct wrk_kept *k);
 // How many crashes of the last `within_ms` had this mark (0: any).
-unsigned wrk_life_crashes(const struct wrk_life *l, uint32_t mark, uint64_t within_ms);
+unsigned wrk_life_crashes(const struct wrk_life *l, uint64_t mark, uint64_t within_ms);
 
 #endif

@@ -356,6 +356,8 @@ enum sp_reason wrk_sessions_admit(void *ctx, struct sp_link *l,
 	if (who->kind == SP_HS_FIRST_CONTACT)
 		return refuse(t, session_judge_pass(t, &who->pass));
 	struct wrk_session *s = session_find(t, who->session);
+	if (!s && wrk_quarantine_holds(t->opt.quarantine, who->session))
+		return refuse(t, SP_REASON_QUARANTINED);
 	return refuse(t, s ? judge_live(s) : SP_REASON_TICKET);
 }
 
@@ -541,6 +543,8 @@ enum sp_reason wrk_sessions_attach(void *ctx, struct sp_link *l,
 	if (who->kind == SP_HS_RESUME &&
 	    memcmp(who->session, at->session, sizeof(at->session)))
 		return refuse(t, SP_REASON_NOT_YOURS);
+	if (!s && wrk_quarantine_holds(t->opt.quarantine, at->session))
+		return refuse(t, SP_REASON_QUARANTINED);
 	if (fresh) {
 		r = session_arrive(t, l, who, at, &s);
 		if (!r && !s)

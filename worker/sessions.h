@@ -23,6 +23,7 @@
 #include "worker/counters.h"
 #include "worker/directory.h"
 #include "worker/exit.h"
+#include "worker/quarantine.h"
 
 struct wrk_sessions;
 
@@ -56,8 +57,9 @@ struct wrk_sessions_options {
 	struct wrk_exit *exit;
 	const struct sp_hs_worker_keys *keys; // for tickets and renewed passes
 	struct wrk_sessions_limits limits;
-	const struct sp_fleet_worker *fleet; // NULL: nobody is admitted
-	struct wrk_counters *counters;       // users' totals and quotas; NULL: none
+	const struct sp_fleet_worker *fleet;     // NULL: nobody is admitted
+	struct wrk_counters *counters;           // users' totals and quotas; NULL: none
+	const struct wrk_quarantine *quarantine; // ids refused; NULL: none
 };
 // 0 and *ret; -ENOMEM. What the options point to outlives it.
 int wrk_sessions_new(const struct wrk_sessions_options *opt,

@@ -23,7 +23,9 @@ static void adopt_sessions(struct adopting *ad)
 	for (uint32_t i = 0; i < sp_arena_session_top(a); i++) {
 		if (sp_arena_session(a, i)->state != SP_REC_LIVE)
 			continue;
+		uint64_t before = sp_arena_work_for(a, i);
 		ad->of[i] = session_of_record(ad->t, i);
+		sp_arena_work_was(a, before);
 		if (ad->of[i])
 			ad->n->sessions++;
 		else
@@ -40,9 +42,11 @@ static void adopt_streams(struct adopting *ad)
 			continue;
 		struct wrk_session *s = owner(ad, r->session);
 		enum wrk_exit_taken what = WRK_EXIT_LOST;
+		uint64_t before = sp_arena_work_for(a, r->session);
 		if (s)
 			what = wrk_exit_adopt_stream(&s->exit, s->engine, i, ad->owned,
 						     ad->n_owned, &ad->n->repaired_bytes);
+		sp_arena_work_was(a, before);
 		ad->n->lost += what == WRK_EXIT_LOST;
 		ad->n->redial += what == WRK_EXIT_REDIAL;
 		ad->n->streams += what != WRK_EXIT_LOST;
@@ -58,9 +62,11 @@ static void adopt_flows(struct adopting *ad)
 			continue;
 		struct wrk_session *s = owner(ad, r->session);
 		enum wrk_exit_taken what = WRK_EXIT_LOST;
+		uint64_t before = sp_arena_work_for(a, r->session);
 		if (s)
 			what = wrk_exit_adopt_flow(&s->exit, s->engine, i, ad->owned,
 						   ad->n_owned);
+		sp_arena_work_was(a, before);
 		ad->n->lost += what == WRK_EXIT_LOST;
 		ad->n->flows += what != WRK_EXIT_LOST;
 	}

@@ -94,6 +94,8 @@ bool wrk_worker_ready(struct wrk_worker *w, char *why, size_t cap)
 	const char *text = "";
 	if (w->draining || w->leased)
 		text = "draining";
+	else if (w->crashing)
+		text = "drained: it crashes again and again";
 	else if (!f)
 		text = "no config yet";
 	else if (f->expires_s && f->expires_s <= sp_loop_unix_ms(w->loop) / 1000)
@@ -342,7 +344,23 @@ void wrk_worker_lease(struct wrk_worker *w, bool drain_it, uint64_t deadline_ms)
 	if (drain_it)
 		wrk_sessions_drain(w->sessions,
 				   deadline_ms > now ? deadline_ms - now : 0);
-	else if (!w->draining)
+	else if (!w->draining && !w->crashing)
+		wrk_sessions_undrain(w->sessions);
+}
+
+// Crashes drain the worker for a while, across processes.
+static void follow_crashes(struct wrk_worker *w)
+{
+	bool drains = wrk_quarantine_drains(w->quarantine);
+	if (drains == w->crashing)
+		return;
+	w->crashing = drains;
+	if (drains) {
+		wrk_sessions_drain(w->sessions, WRK_DRAINED_MS);
+		return;
+	}
+	sp_info("worker", "no crash for a while: sessions are welcome", "");
+	if (!w->draining && !w->leased)
 		wrk_sessions_undrain(w->sessions);
 }
 
@@ -430,6 +448,9 @@ static bool inherit_arena(struct wrk_worker *w, uint32_t bytes)
 	if (!err) {
 		w->lasting = sp_arena_program(w->arena, &has);
 		if (has == bytes) {
+			sp_arena_set_mark(w->arena, &w->kept->life->mark);
+			w->quarantined = wrk_quarantine_judge(w->quarantine,
+							      w->kept->life, w->arena);
 			w->found.lost = found.lost;
 			return true;
 		}
@@ -454,6 +475,8 @@ static int make_arena(struct wrk_worker *w)
 		.memory_bytes = (uint64_t)c->limits.memory_bytes,
 		.program_bytes = bytes,
 	};
+	if (w->kept)
+		w->quarantine = wrk_quarantine_of(w->kept->life);
 	w->heir = w->kept && w->kept->heir && inherit_arena(w, bytes);
 	if (w->heir)
 		return 0;
@@ -461,6 +484,8 @@ static int make_arena(struct wrk_worker *w)
 			  : sp_arena_new(&a, &w->arena);
 	if (err)
 		return err;
+	if (w->kept)
+		sp_arena_set_mark(w->arena, &w->kept->life->mark);
 	w->lasting = sp_arena_program(w->arena, &bytes);
 	randombytes_buf(w->lasting->boot_key, sizeof(w->lasting->boot_key));
 	randombytes_buf(&w->lasting->boot_id, sizeof(w->lasting->boot_id));
@@ -498,6 +523,7 @@ static int make_sessions(struct wrk_worker *w)
 		.keys = &w->keys,
 		.fleet = w->id.fleet,
 		.counters = w->counters,
+		.quarantine = w->quarantine,
 	};
 	wrk_worker_session_limits(w->cfg, &o.limits);
 	return wrk_sessions_new(&o, &w->sessions);
@@ -531,16 +557,18 @@ static void tell_taken(struct wrk_worker *w)
 	if (w->heir)
 		sp_info("worker", "took over",
 			"sessions=%u streams=%u flows=%u redial=%u lost=%u "
-			"repaired_bytes=%" PRIu64 " orphans=%u us=%" PRIu64 " life=%u",
+			"repaired_bytes=%" PRIu64 " orphans=%u quarantined=%u us=%" PRIu64
+			" life=%u",
 			w->found.sessions, w->found.streams, w->found.flows,
 			w->found.redial, w->found.lost, w->found.repaired_bytes,
-			w->orphans, w->took_over_us, l->lives);
+			w->orphans, w->quarantined, w->took_over_us, l->lives);
 }
 
 static void on_tick(void *ctx)
 {
 	struct wrk_worker *w = ctx;
 	atomic_fetch_add_explicit(&w->kept->life->ticks, 1, memory_order_relaxed);
+	follow_crashes(w);
 	sp_timer_set(&w->tick, sp_loop_now_us(w->loop) + WRK_TICK_MS * 1000);
 }
 

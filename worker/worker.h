@@ -20,6 +20,7 @@
 #include "worker/identity.h"
 #include "worker/keeper.h"
 #include "worker/listener.h"
+#include "worker/quarantine.h"
 #include "worker/resolve.h"
 #include "worker/segments.h"
 #include "worker/sessions.h"
@@ -59,9 +60,11 @@ struct wrk_worker {
 	const char *config_path;
 	struct wrk_kept *kept; // NULL: nothing outlives this process
 	struct wrk_lasting *lasting;
-	bool heir; // the arena is another process's
+	struct wrk_quarantine *quarantine; // NULL with `kept`
+	bool heir;                         // the arena is another process's
 	struct wrk_sessions_found found;
 	uint32_t orphans;      // descriptors that nobody knew
+	uint32_t quarantined;  // sessions, by this process
 	uint64_t took_over_us; // from the end of the other process, or 0
 	struct wrk_config *cfg;
 	struct wrk_identity id;
@@ -94,6 +97,7 @@ struct wrk_worker {
 	// seen by metrics
 	bool draining; // the process is about to end
 	bool leased;   // drained by the control plane, until it says otherwise
+	bool crashing; // drained because it crashed often
 	uint64_t reloads_ok, reloads_failed, config_applied_s;
 };
 
@@ -107,6 +111,11 @@ int wrk_worker_new(const char *config_path, struct wrk_config *cfg,
 int wrk_worker_run(struct wrk_worker *w) SP_MUST_CHECK;
 void wrk_worker_free(struct wrk_worker *w); // NULL is fine
 
+// No new sessions, for whichever of the reasons.
+static inline bool wrk_worker_drains(const struct wrk_worker *w)
+{
+	return w->draining || w->leased || w->crashing;
+}
 // True while new sessions are welcome; else `why` (64) says what is wrong.
 bool wrk_worker_ready(struct wrk_worker *w, char *why, size_t cap);
 // What the config says, in the form of the session table.

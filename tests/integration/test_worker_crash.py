@@ -6,10 +6,11 @@ import random
 import re
 import signal
 import socket
+import subprocess
 import threading
 
 import pytest
-from harness import SLOW, SocksUdp, alone, curl_sha256, recv_exact, socks_connect
+from harness import BUILD, SLOW, SocksUdp, alone, curl_sha256, recv_exact, socks_connect
 from servers import TcpServer, wait_until
 
 pytestmark = pytest.mark.skipif(alone(), reason="the thread sanitizer wants no keeper")
@@ -196,3 +197,97 @@ def test_the_keepers_end_is_the_workers(lab):
     pid = w.exit_pid()
     w.kill()
     assert not os.path.exists(f"/proc/{pid}/exe")
+
+
+def crashpoint(worker, *argv):
+    """The tool that ends an exit at a chosen instruction, once it traces."""
+    argv = [str(a) for a in (BUILD / "tools" / "crashpoint", *argv, worker.pid)]
+    tool = subprocess.Popen(argv, stdout=subprocess.PIPE, text=True)
+    assert tool.stdout.readline() == "tracing\n"
+    return tool
+
+
+def test_no_byte_is_lost_between_receiving_and_recording(lab, origin):
+    """SIGKILL when the kernel has copied the bytes and the exit has not heard of it."""
+    pair = lab.pair()
+    url = f"http://127.0.0.1:{origin.port}/bytes/"
+    size = 60_000_000
+    want = curl_sha256(pair.socks, f"{url}{size}")[1]
+    for times, steps in [(50, 0), (20, 200)]:  # with 200: within so many instructions after
+        before = len(taken_over(pair.worker))
+        tool = crashpoint(pair.worker, "--at", "recv", "--times", times, "--every-ms", 20,
+                          "--steps", steps, "--seed", 3, "--seconds", 100 * SLOW)
+        while tool.poll() is None:
+            assert curl_sha256(pair.socks, f"{url}{size}") == (size, want)
+        assert tool.wait() == 0
+        assert len(tool.stdout.readlines()) == times
+        found = wait_until(lambda n=before + times: (t := taken_over(pair.worker)) and
+                           len(t) >= n and t, 10 * SLOW, "the last exit")[before:]
+        assert all(t["lost"] == 0 for t in found)
+        repaired = sum(t["repaired_bytes"] > 0 for t in found)
+        assert repaired == times if steps == 0 else repaired > 0
+
+
+async def echo(reader, writer):
+    while part := await reader.read(65536):
+        writer.write(part)
+    writer.close()
+
+
+def test_a_session_that_crashes_the_worker_again_is_quarantined_alone(lab, origin, servers):
+    worker = lab.worker()
+    worker.may_crash = True
+    good, bad = lab.client("good", [worker]), lab.client("bad", [worker])
+    server = TcpServer(servers, echo)
+    url = f"http://127.0.0.1:{origin.port}/bytes/"
+    want = curl_sha256(good.socks, f"{url}100000000")[1]
+    idle = socks_connect(good.socks, "127.0.0.1", server.port)
+    down = Run(curl_sha256, good.socks, f"{url}100000000")
+    tool = crashpoint(worker, "--at", "send", "--match", "POISON", "--how", "fault",
+                      "--times", 20, "--seconds", 60 * SLOW)
+    with socks_connect(bad.socks, "127.0.0.1", server.port) as s:
+        s.settimeout(30 * SLOW)
+        s.sendall(b"fine")
+        assert recv_exact(s, 4) == b"fine"
+        s.sendall(b"POISON")
+        with pytest.raises(OSError):
+            assert s.recv(1)
+            raise AssertionError("an answer")
+    tool.kill()
+    tool.wait()
+    ends = tool.stdout.readlines()
+    assert len(ends) == 2, ends  # the second crash was the last one
+    assert [t["quarantined"] for t in taken_over(worker)] == [0, 1]
+    assert "reason=quarantined" in bad.log
+    # its client has another session at once, and the others have felt nothing
+    with socks_connect(bad.socks, "127.0.0.1", server.port) as s:
+        s.settimeout(30 * SLOW)
+        s.sendall(b"again")
+        assert recv_exact(s, 5) == b"again"
+    idle.settimeout(10 * SLOW)
+    idle.sendall(b"here")
+    assert recv_exact(idle, 4) == b"here"
+    idle.close()
+    assert down.wait() == (100000000, want)
+    assert all(t["lost"] == 0 for t in taken_over(worker))
+    assert worker.metric("sallyport_worker_ready") == 1
+
+
+def test_five_crashes_in_a_minute_drain_the_worker(lab, servers):
+    worker = lab.worker()
+    worker.may_crash = True
+    client = lab.client("client", [worker])
+    server = TcpServer(servers, echo)
+    s = socks_connect(client.socks, "127.0.0.1", server.port)
+    for _ in range(5):
+        before = len(taken_over(worker))
+        os.kill(wait_until(worker.exit_pid, 10 * SLOW, "an exit"), signal.SIGABRT)
+        wait_until(lambda n=before: len(taken_over(worker)) > n, 10 * SLOW, "another exit")
+    wait_until(lambda: worker.metric("sallyport_worker_ready") == 0, 10 * SLOW, "the drain")
+    assert "drained: it crashes again and again" in worker.log
+    s.settimeout(10 * SLOW)
+    s.sendall(b"goes on")
+    assert recv_exact(s, 7) == b"goes on"
+    s.close()
+    late = lab.client("late", [worker], wait=False)
+    late.wait_log("reason=draining")
