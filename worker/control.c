@@ -477,6 +477,12 @@ int wrk_control_start(struct wrk_worker *w)
 	return 0;
 }
 
+void wrk_control_flush(struct wrk_worker *w)
+{
+	if (w->control)
+		write_counters(w->control);
+}
+
 void wrk_control_free(struct wrk_worker *w)
 {
 	struct wrk_control *c = w->control;

@@ -15,6 +15,8 @@ struct wrk_control;
 int wrk_control_open(struct wrk_worker *w) SP_MUST_CHECK;
 // Starts the agent; when the ports are open. 0; an error, which was logged.
 int wrk_control_start(struct wrk_worker *w) SP_MUST_CHECK;
+// Counters as they are now, since this process is about to end.
+void wrk_control_flush(struct wrk_worker *w);
 // Lets the agent go; sessions, which count, are gone by then.
 void wrk_control_free(struct wrk_worker *w);
 

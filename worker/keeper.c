@@ -17,25 +17,16 @@
 #include <time.h>
 #include <unistd.h>
 
-#define ENV        "SALLYPORT_KEPT" // the descriptor, for the next image of the keeper
+#include "worker/keeper_internal.h"
+
 #define LOOK_MS    100
+#define TRIAL_MS   2
 #define HUNG       10 // looks without a tick
 #define HUNG_START 100
 #define GIVE_UP    8 // crashes within a minute
 #define BUDGET_MS  60000
 
-struct keeper {
-	char **argv;
-	struct wrk_life *life;
-	int fd;
-	pid_t exit;
-	uint64_t ticks;
-	unsigned still; // looks since the last tick
-	bool stopping;  // asked to end
-	bool hung;
-};
-
-static uint64_t now_ms(void)
+uint64_t keeper_now_ms(void)
 {
 	struct timespec t;
 	clock_gettime(CLOCK_BOOTTIME, &t);
@@ -43,7 +34,7 @@ static uint64_t now_ms(void)
 }
 
 // The exit logs; of the exit's end nobody else can tell.
-static void say(const char *level, const char *text, int a, int b)
+void keeper_say(const char *level, const char *text, int a, int b)
 {
 	struct timespec t;
 	struct tm tm;
@@ -85,8 +76,9 @@ static int open_old(struct keeper *k, const char *text)
 {
 	k->fd = atoi(text);
 	int err = k->fd > 2 ? map(k->fd, &k->life) : -EBADF;
-	if (!err &&
-	    (k->life->magic != WRK_LIFE_MAGIC || k->life->version != WRK_LIFE_VERSION))
+	if (!err && (k->life->magic != WRK_LIFE_MAGIC ||
+		     k->life->version + 1 < WRK_LIFE_VERSION ||
+		     k->life->version > WRK_LIFE_VERSION + 1))
 		err = -EPROTO;
 	return err;
 }
@@ -134,12 +126,13 @@ static int begin_exit(const struct keeper *k, pid_t parent, struct wrk_kept *ret
 	(void)prctl(PR_SET_NAME, "sallyport-exit");
 	sigemptyset(&none);
 	sigprocmask(SIG_SETMASK, &none, NULL);
-	unsetenv(ENV);
+	unsetenv(KEEPER_ENV);
 	unsetenv("WATCHDOG_PID"); // the keeper's; it is the exit that feeds the watchdog
 	*ret = (struct wrk_kept){
 		.life = k->life,
 		.fd = k->fd,
 		.heir = k->life->lives > 1,
+		.trial = k->trial,
 	};
 	if (list_inherited(ret))
 		_exit(EX_OSERR);
@@ -174,14 +167,14 @@ static void note_crash(struct keeper *k)
 {
 	struct wrk_life *l = k->life;
 	unsigned at = l->n_crashes % WRK_CRASHES;
-	l->crash[at].at_ms = now_ms();
+	l->crash[at].at_ms = keeper_now_ms();
 	l->crash[at].mark = atomic_load(&l->mark);
 	l->n_crashes++;
 }
 
 unsigned wrk_life_crashes(const struct wrk_life *l, uint64_t mark, uint64_t within_ms)
 {
-	uint64_t now = now_ms();
+	uint64_t now = keeper_now_ms();
 	unsigned n = 0;
 	for (unsigned i = 0; i < WRK_CRASHES && i < l->n_crashes; i++)
 		n += now - l->crash[i].at_ms < within_ms &&
@@ -190,13 +183,13 @@ unsigned wrk_life_crashes(const struct wrk_life *l, uint64_t mark, uint64_t with
 }
 
 // The very image that runs now, whatever was installed since.
-static void execute_again(const struct keeper *k)
+_Noreturn void keeper_execute_again(const struct keeper *k)
 {
 	char fd[16];
 	snprintf(fd, sizeof(fd), "%d", k->fd);
-	if (setenv(ENV, fd, 1) == 0)
+	if (setenv(KEEPER_ENV, fd, 1) == 0)
 		execv("/proc/self/exe", k->argv);
-	say("error", "cannot execute itself: the flows are lost", 0, errno);
+	keeper_say("error", "cannot execute itself: the flows are lost", 0, errno);
 	_exit(EX_OSERR);
 }
 
@@ -206,13 +199,17 @@ static void ended(struct keeper *k, int status)
 	int signo = WIFSIGNALED(status) ? WTERMSIG(status) : 0;
 	int code = WIFEXITED(status) ? WEXITSTATUS(status) : 0;
 	bool started = atomic_load(&l->phase) != WRK_LIFE_STARTING;
-	l->ended_ms = now_ms();
+	if (k->trial)
+		keeper_trial_ended(k, status);
+	if (keeper_upgrade_is_asked(k, status))
+		keeper_upgrade(k);
+	l->ended_ms = keeper_now_ms();
 	if (!signo && (code == 0 || k->stopping || (!started && l->lives == 1)))
 		_exit(code);
 	if (k->stopping)
 		_exit(EX_SOFTWARE);
 	if (!signo && !started) {
-		say("error", "the exit cannot begin; its flows wait", signo, code);
+		keeper_say("error", "the exit cannot begin; its flows wait", signo, code);
 		usleep(1000000); // what it lacks may come: a config that holds
 	} else if (k->hung || is_fault(signo) || !signo) {
 		l->hung += k->hung;
@@ -221,12 +218,13 @@ static void ended(struct keeper *k, int status)
 		l->killed++;
 	}
 	if (wrk_life_crashes(l, 0, BUDGET_MS) >= GIVE_UP) {
-		say("error", "the exit crashes again and again", signo, code);
+		keeper_say("error", "the exit crashes again and again", signo, code);
 		_exit(EX_SOFTWARE);
 	}
 	if (signo || started)
-		say("warn", "the exit ended; its flows go on with another", signo, code);
-	execute_again(k);
+		keeper_say("warn", "the exit ended; its flows go on with another", signo,
+			   code);
+	keeper_execute_again(k);
 }
 
 static void reap(struct keeper *k)
@@ -255,19 +253,21 @@ static void look(struct keeper *k)
 
 static void keep(struct keeper *k, const sigset_t *all)
 {
-	const struct timespec every = {.tv_nsec = LOOK_MS * 1000000};
-	uint64_t next = now_ms() + LOOK_MS;
+	uint64_t next = keeper_now_ms() + LOOK_MS;
 	for (;;) {
-		siginfo_t info;
-		int signo = sigtimedwait(all, &info, &every);
+		const struct timespec every = {
+			.tv_nsec = (k->trial ? TRIAL_MS : LOOK_MS) * 1000000};
+		int signo = sigtimedwait(all, NULL, &every);
 		reap(k);
 		if (signo == SIGTERM || signo == SIGINT)
 			k->stopping = true;
 		if (signo > 0 && signo != SIGCHLD && signo != SIGPIPE)
 			kill(k->exit, signo);
-		if (now_ms() < next)
+		keeper_trial_look(k);
+		if (keeper_now_ms() < next || k->trial)
 			continue;
-		next = now_ms() + LOOK_MS;
+		next = keeper_now_ms() + LOOK_MS;
+		keeper_tie(k);
 		look(k);
 	}
 }
@@ -275,7 +275,7 @@ static void keep(struct keeper *k, const sigset_t *all)
 int wrk_keeper_run(char **argv, struct wrk_kept *ret)
 {
 	struct keeper k = {.argv = argv, .fd = -1};
-	const char *text = getenv(ENV);
+	const char *text = getenv(KEEPER_ENV);
 	sigset_t all, was;
 	int err = text ? open_old(&k, text) : open_new(&k);
 	if (err)
@@ -290,6 +290,7 @@ int wrk_keeper_run(char **argv, struct wrk_kept *ret)
 	sigprocmask(SIG_BLOCK, &all, &was);
 	(void)prctl(PR_SET_DUMPABLE, 0);
 	(void)prctl(PR_SET_NAME, "sallyport-keep");
+	keeper_upgrade_begin(&k);
 	k.exit = make_exit(&k, ret);
 	if (k.exit == 0)
 		return 0;

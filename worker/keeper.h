@@ -45,6 +45,7 @@ struct wrk_life {
 struct wrk_kept {
 	struct wrk_life *life;
 	int fd;      // the file of life and arena
+	bool trial;  // of a new image (worker/keeper_upgrade.h)
 	bool heir;   // an earlier exit's arena and sockets are there
 	bool *taken; // by descriptor: not inherited, or somebody's by now
 	int n_taken;

@@ -7,6 +7,7 @@
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sysexits.h>
+#include <unistd.h>
 
 #include <sodium.h>
 
@@ -16,17 +17,19 @@
 #include "lib/version.h"
 #include "worker/agent.h"
 #include "worker/enrol.h"
-#include "worker/keeper.h"
+#include "worker/keeper_upgrade.h"
+#include "worker/upgrade.h"
 #include "worker/worker.h"
 
 #define CONFIG_DEFAULT "/etc/sallyport/worker.yaml"
 
-enum action { RUN, CHECK, DUMP, INIT, ENROLL, REFERENCE };
+enum action { RUN, CHECK, DUMP, INIT, ENROLL, REFERENCE, ASK };
 
 struct args {
 	enum action action;
 	const char *config;
 	const char *token; // of ENROLL; "-": on standard input
+	const char *ask;   // of the worker that runs
 	bool alone;        // no keeper
 	struct wrk_kept kept;
 };
@@ -36,6 +39,12 @@ static const char usage[] =
 	"       sallyport-worker [-c FILE] --check         check the config, keys,\n"
 	"                                                  certificate and signed "
 	"config\n"
+	"       sallyport-worker [-c FILE] --reload        the worker that runs reads "
+	"its "
+	"config again\n"
+	"       sallyport-worker [-c FILE] --upgrade       the installed program takes "
+	"over "
+	"from it\n"
 	"       sallyport-worker [-c FILE] --dump-config   print what holds\n"
 	"       sallyport-worker [-c FILE] init            write a commented config "
 	"file\n"
@@ -50,12 +59,13 @@ static const char usage[] =
 	"standard "
 	"input\n"
 	"\n"
-	"signals: HUP  read the config, certificate and signed config again\n"
+	"signals: HUP  as --reload\n"
 	"         TERM drain: no new sessions, streams may finish; a second TERM ends at "
 	"once\n"
 	"exit status: 0 ended in order; 64 usage; 69 no controller answered; 70 "
-	"internal;\n"
-	"             73 cannot write; 77 the token was refused; 78 config\n";
+	"internal,\n"
+	"             or rolled back; 73 cannot write; 75 try again; 77 refused; 78 "
+	"config\n";
 
 // -1: go on; else the exit status.
 static int parse_args(int argc, char **argv, struct args *ret)
@@ -64,6 +74,8 @@ static int parse_args(int argc, char **argv, struct args *ret)
 		{"config", required_argument, NULL, 'c'},
 		{"check", no_argument, NULL, 'k'},
 		{"dump-config", no_argument, NULL, 'd'},
+		{"reload", no_argument, NULL, 'l'},
+		{"upgrade", no_argument, NULL, 'u'},
 		{"reference", no_argument, NULL, 'r'},
 		{"token", required_argument, NULL, 't'},
 		{"no-keeper", no_argument, NULL, 'n'},
@@ -89,7 +101,10 @@ static int parse_args(int argc, char **argv, struct args *ret)
 			ret->action = DUMP;
 		else if (c == 'r')
 			ret->action = REFERENCE;
-		else if (c == 't')
+		else if (c == 'l' || c == 'u') {
+			ret->action = ASK;
+			ret->ask = c == 'u' ? "upgrade" : "reload";
+		} else if (c == 't')
 			ret->token = optarg;
 		else if (c == 'n')
 			ret->alone = true;
@@ -186,6 +201,8 @@ static int run(struct args *args, struct wrk_config *cfg, struct wrk_identity *i
 	if (wrk_worker_new(args->config, cfg, id, args->alone ? NULL : &args->kept, &w))
 		return EX_CONFIG;
 	int err = wrk_worker_run(w);
+	if (wrk_upgrader_leaves(w))
+		_exit(EX_OK); // and leaves all as it is
 	wrk_worker_free(w);
 	return err ? EX_SOFTWARE : EX_OK;
 }
@@ -198,6 +215,7 @@ static int with_config(struct args *args)
 	struct wrk_config *cfg = sp_conf_load(&wrk_config_table, args->config, &errs);
 	if (!cfg) {
 		sp_conf_errors_print(&errs, stderr);
+		wrk_trial_object(&args->kept, errs.text[0]);
 		return EX_CONFIG;
 	}
 	int status = EX_CONFIG;
@@ -207,9 +225,9 @@ static int with_config(struct args *args)
 		status = sp_conf_dump(&wrk_config_table, cfg, stdout) ? EX_IOERR : EX_OK;
 	} else if (wrk_identity_load(cfg, &id, why, sizeof(why))) {
 		char at[2 * SP_WHY_MAX];
-		fprintf(stderr, "%s\n",
-			sp_conf_place(&wrk_config_table, args->config, why, at,
-				      sizeof(at)));
+		(void)sp_conf_place(&wrk_config_table, args->config, why, at, sizeof(at));
+		fprintf(stderr, "%s\n", at);
+		wrk_trial_object(&args->kept, at);
 	} else if (args->action == CHECK) {
 		if (id.fleet)
 			printf("%s: good; signed config epoch %u, sequence %llu\n",
@@ -250,6 +268,8 @@ int main(int argc, char **argv)
 	}
 	if (sodium_init() < 0)
 		return EX_SOFTWARE;
+	if (args.action == ASK)
+		return wrk_ask(args.config, args.ask);
 	if (args.action == INIT)
 		return write_default(args.config);
 	if (args.action == REFERENCE)

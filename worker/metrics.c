@@ -5,6 +5,7 @@
 #include "lib/file.h"
 #include "lib/log.h"
 #include "lib/version.h"
+#include "worker/keeper_upgrade.h"
 
 // ---- the table ----
 
@@ -15,7 +16,12 @@
 	X(config_seq, GAUGE, NULL, NULL, "Sequence of the signed config in force")       \
 	X(config_applied_timestamp_seconds, GAUGE, NULL, NULL,                           \
 	  "When the config in force was taken")                                          \
-	X(reloads, COUNTER, "result", NULL, "Reloads by SIGHUP")                         \
+	X(reloads, COUNTER, "result", NULL,                                              \
+	  "Reloads in place, and any that were refused")                                 \
+	X(upgrades, COUNTER, "result", NULL,                                             \
+	  "New processes of an installed program; rolled-back: the old one went on")     \
+	X(upgrade_stall_seconds, HISTOGRAM, NULL, NULL,                                  \
+	  "Upgrades by the time from one exit's end to the next one's work")             \
 	X(ready, GAUGE, NULL, NULL, "1 while new sessions are welcome")                  \
 	X(log_lines_lost, COUNTER, NULL, NULL, "Log lines that were not written")        \
 	X(accepted, COUNTER, "carrier", NULL, "Connections accepted")                    \
@@ -133,6 +139,20 @@ static void by_reason(struct sp_metrics_writer *m, enum family f, const uint64_t
 
 // ---- the groups ----
 
+static void put_upgrades(const struct wrk_upgrade *u, struct sp_metrics_writer *m)
+{
+	struct sp_histogram h;
+	begin(m, F_upgrades);
+	put(m, "ok", u->n_done);
+	put(m, "rolled-back", u->n_rolled_back);
+	sp_histogram_init(&h, wrk_stall_bounds, WRK_STALL_BOUNDS);
+	for (int i = 0; i <= WRK_STALL_BOUNDS; i++)
+		h.counts[i] = u->stalls[i];
+	h.sum = (double)u->stalls_us / 1000000;
+	begin(m, F_upgrade_stall_seconds);
+	sp_metrics_histogram(m, &h, NULL);
+}
+
 static void put_process(struct wrk_worker *w, struct sp_metrics_writer *m)
 {
 	static const struct sp_fleet_revision none;
@@ -146,6 +166,8 @@ static void put_process(struct wrk_worker *w, struct sp_metrics_writer *m)
 	begin(m, F_reloads);
 	put(m, "ok", w->reloads_ok);
 	put(m, "failed", w->reloads_failed);
+	if (w->kept)
+		put_upgrades(wrk_upgrade_of(w->kept->life), m);
 	one(m, F_ready, wrk_worker_ready(w, why, sizeof(why)));
 	one(m, F_log_lines_lost, sp_log_lost());
 }
@@ -399,11 +421,13 @@ int wrk_metrics_serve(struct wrk_worker *w)
 	sp_target_format(at, text, sizeof(text));
 	int err = sp_admin_new(w->loop, at, &ops, w, &w->admin);
 	char why[2 * SP_WHY_MAX];
-	if (err)
-		sp_error("worker", "cannot listen", "why=%s",
-			 sp_conf_place_listen(&wrk_config_table, w->config_path,
-					      "admin.listen", at, err, why, sizeof(why)));
-	else
+	if (err) {
+		(void)sp_conf_place_listen(&wrk_config_table, w->config_path,
+					   "admin.listen", at, err, why, sizeof(why));
+		sp_error("worker", "cannot listen", "why=%s", why);
+		wrk_trial_object(w->kept, why);
+	} else {
 		sp_info("worker", "listening", "admin=%s", text);
+	}
 	return err;
 }

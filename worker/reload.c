@@ -1,7 +1,8 @@
-// New configs: by SIGHUP, when local YAML, certificate and signed config are read and
-// checked as a whole before anything is replaced; and from the control plane, which
-// replaces what the signed config says and nothing else. What cannot change while the
-// process lives is named.
+// New configs: when asked for (worker/upgrade.h), local YAML, certificate and signed
+// config are read and checked as a whole before anything is replaced; and from the
+// control plane, which replaces what the signed config says and nothing else. What cannot
+// change while the process lives, another process takes; what no process of this worker
+// can is named.
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -10,19 +11,39 @@
 #include "lib/log.h"
 #include "worker/worker.h"
 
-static void refuse(struct wrk_worker *w, const char *why)
+static void refuse(struct wrk_worker *w, const char *why, char *ret, size_t cap)
 {
-	char at[2 * SP_WHY_MAX];
 	w->reloads_failed++;
 	sp_error("reload", "kept the old config", "why=%s",
-		 sp_conf_place(&wrk_config_table, w->config_path, why, at, sizeof(at)));
+		 sp_conf_place(&wrk_config_table, w->config_path, why, ret, cap));
 }
 
-static void refuse_yaml(struct wrk_worker *w, const struct sp_conf_errors *errs)
+static void refuse_yaml(struct wrk_worker *w, const struct sp_conf_errors *errs,
+			char *ret, size_t cap)
 {
 	w->reloads_failed++;
+	snprintf(ret, cap, "%s", errs->text[0]);
 	for (unsigned i = 0; i < errs->n && i < SP_CONF_ERRORS_MAX; i++)
 		sp_error("reload", "kept the old config", "why=%s", errs->text[i]);
+}
+
+// The arena keeps the size it was made with.
+static bool is_of_arena(const struct sp_conf_key *key)
+{
+	return !strcmp(key->name, "limits.sessions") ||
+	       !strcmp(key->name, "limits.streams") ||
+	       !strcmp(key->name, "limits.memory");
+}
+
+// Whether a new process would take what this one cannot.
+static bool wants_process(const struct wrk_config *old, const struct wrk_config *new)
+{
+	const struct sp_conf_key *keys[64];
+	size_t n = sp_conf_diff(&wrk_config_table, old, new, true, keys, 64);
+	bool wants = n > 64;
+	for (size_t i = 0; i < n && i < 64; i++)
+		wants = wants || !is_of_arena(keys[i]);
+	return wants;
 }
 
 static void name_fixed(const struct wrk_config *old, const struct wrk_config *new)
@@ -147,37 +168,43 @@ int wrk_worker_take_fleet(struct wrk_worker *w, const void *json, size_t len,
 	return 0;
 }
 
-static void reload(struct wrk_worker *w)
+// Both are taken or freed. What only a new process can take is none of it.
+static enum wrk_reload decide(struct wrk_worker *w, bool upgrade, struct wrk_config *cfg,
+			      struct wrk_identity *id, char *why, size_t cap)
 {
-	struct sp_conf_errors errs = {0};
-	char why[SP_WHY_MAX];
-	struct wrk_identity id;
-	struct wrk_config *cfg = sp_conf_load(&wrk_config_table, w->config_path, &errs);
-	if (!cfg) {
-		refuse_yaml(w, &errs);
-		return;
-	}
-	if (wrk_identity_load(cfg, &id, why, sizeof(why))) {
-		refuse(w, why);
+	const char *no = objection(w, cfg, id);
+	bool anew = w->kept && wants_process(w->cfg, cfg);
+	if (no)
+		refuse(w, no, why, cap);
+	if (no || anew || upgrade) {
+		wrk_identity_done(id);
 		sp_conf_free(&wrk_config_table, cfg);
-		return;
-	}
-	const char *no = objection(w, cfg, &id);
-	if (no) {
-		refuse(w, no);
-		wrk_identity_done(&id);
-		sp_conf_free(&wrk_config_table, cfg);
-		return;
+		return no ? WRK_RELOAD_REFUSED : WRK_RELOAD_UPGRADE;
 	}
 	name_fixed(w->cfg, cfg);
 	if (cfg->control.folder)
-		keep_fleet(w, &id);
-	take(w, cfg, &id);
+		keep_fleet(w, id);
+	take(w, cfg, id);
+	return WRK_RELOAD_DONE;
 }
 
-void wrk_worker_reload(struct wrk_worker *w)
+enum wrk_reload wrk_worker_reload(struct wrk_worker *w, bool upgrade, bool is_new,
+				  char *why, size_t cap)
 {
-	sp_notify_reloading();
-	reload(w);
-	sp_notify_ready(w->draining ? "draining" : "serving");
+	struct sp_conf_errors errs = {0};
+	char text[SP_WHY_MAX];
+	struct wrk_identity id;
+	struct wrk_config *cfg = sp_conf_load(&wrk_config_table, w->config_path, &errs);
+	if (cfg && wrk_identity_load(cfg, &id, text, sizeof(text)) == 0)
+		return decide(w, upgrade || is_new, cfg, &id, why, cap);
+	if (is_new) { // it says itself what it makes of it
+		sp_conf_free(&wrk_config_table, cfg);
+		return WRK_RELOAD_UPGRADE;
+	}
+	if (cfg)
+		refuse(w, text, why, cap);
+	else
+		refuse_yaml(w, &errs, why, cap);
+	sp_conf_free(&wrk_config_table, cfg);
+	return WRK_RELOAD_REFUSED;
 }

@@ -14,6 +14,7 @@
 #include "lib/file.h"
 #include "lib/log.h"
 #include "lib/version.h"
+#include "worker/keeper_upgrade.h"
 #include "worker/metrics.h"
 
 #define BACKLOG       4096
@@ -259,9 +260,10 @@ static int open_port(struct wrk_worker *w, enum sp_carrier_kind kind,
 	if (fd < 0) {
 		char why[2 * SP_WHY_MAX];
 		const char *key = kind == SP_CARRIER_TLS ? "listen.tls" : "listen.tcp";
-		sp_error("worker", "cannot listen", "why=%s",
-			 sp_conf_place_listen(&wrk_config_table, w->config_path, key, at,
-					      fd, why, sizeof(why)));
+		(void)sp_conf_place_listen(&wrk_config_table, w->config_path, key, at, fd,
+					   why, sizeof(why));
+		sp_error("worker", "cannot listen", "why=%s", why);
+		wrk_trial_object(w->kept, why);
 		return fd;
 	}
 	port->w = w;
@@ -368,7 +370,7 @@ static void on_signal(void *ctx, int signo)
 {
 	struct wrk_worker *w = ctx;
 	if (signo == SIGHUP)
-		wrk_worker_reload(w);
+		wrk_upgrader_reload(w);
 	else if (w->draining)
 		sp_loop_stop(w->loop);
 	else
@@ -480,6 +482,10 @@ static int make_arena(struct wrk_worker *w)
 	w->heir = w->kept && w->kept->heir && inherit_arena(w, bytes);
 	if (w->heir)
 		return 0;
+	if (wrk_trial_is(w->kept)) {
+		wrk_trial_object(w->kept, "it cannot use what the running image left");
+		return SP_E_VERSION;
+	}
 	int err = w->kept ? sp_arena_create(w->kept->fd, WRK_LIFE_BYTES, &a, &w->arena)
 			  : sp_arena_new(&a, &w->arena);
 	if (err)
@@ -576,8 +582,11 @@ static void begin_ticking(struct wrk_worker *w)
 {
 	if (!w->kept)
 		return;
+	if (w->kept->trial)
+		wrk_trial_settle(w->kept);
 	tell_taken(w);
 	atomic_store(&w->kept->life->phase, WRK_LIFE_RUNNING);
+	wrk_upgrader_tell(w);
 	on_tick(w);
 }
 
@@ -608,9 +617,9 @@ static int make_links(struct wrk_worker *w)
 static int start(struct wrk_worker *w)
 {
 	int (*const steps[])(struct wrk_worker *) = {
-		make_arena,        make_admission,    make_exit,  wrk_control_open,
-		make_sessions,     take_over,         make_links, open_ports,
-		wrk_metrics_serve, wrk_control_start,
+		make_arena,        make_admission,    make_exit,        wrk_control_open,
+		make_sessions,     take_over,         make_links,       open_ports,
+		wrk_metrics_serve, wrk_control_start, wrk_upgrader_new,
 	};
 	int err = sp_loop_new(&w->loop);
 	if (err)
@@ -649,6 +658,7 @@ int wrk_worker_new(const char *config_path, struct wrk_config *cfg,
 	int err = start(w);
 	if (err) {
 		sp_error("worker", "cannot start", "error=%s", sp_strerror(err));
+		wrk_trial_object(w->kept, sp_strerror(err));
 		if (!w->heir) // else what it inherited waits for the next
 			wrk_worker_free(w);
 		return err;
@@ -670,7 +680,8 @@ int wrk_worker_run(struct wrk_worker *w)
 		f ? f->revision.epoch : 0, f ? f->revision.sequence : 0);
 	sp_notify_ready("serving");
 	int err = sp_loop_run(w->loop);
-	sp_info("worker", "stopped", "");
+	if (!wrk_upgrader_leaves(w))
+		sp_info("worker", "stopped", "");
 	return err;
 }
 
@@ -691,6 +702,7 @@ void wrk_worker_free(struct wrk_worker *w)
 		return;
 	for (unsigned i = 0; i < w->n_ports; i++)
 		wrk_listener_free(w->ports[i].listener);
+	wrk_upgrader_free(w);
 	sp_admin_free(w->admin);
 	sp_link_env_free(w->links);
 	wrk_cover_free(w->cover);

@@ -24,6 +24,7 @@
 #include "worker/resolve.h"
 #include "worker/segments.h"
 #include "worker/sessions.h"
+#include "worker/upgrade.h"
 
 #define WRK_PORTS_MAX     32
 #define WRK_REPLAY_KEYS   131072 // first contacts within 180 s
@@ -89,6 +90,7 @@ struct wrk_worker {
 	struct wrk_agent_link *agent;
 	struct wrk_control *control;
 	struct sp_admin *admin;
+	struct wrk_upgrader *upgrader;
 	struct sp_watchdog watchdog;
 	struct sp_timer drain, tick;
 	uint64_t drain_until_us;
@@ -132,8 +134,16 @@ const struct sp_signed_keys *wrk_worker_pass_keys(const struct wrk_identity *id)
 // Drained by the control plane (until `deadline_ms`, Unix) or no more.
 void wrk_worker_lease(struct wrk_worker *w, bool drain, uint64_t deadline_ms);
 
-// reload.c: SIGHUP. Takes the new files as a whole or keeps the old and says why.
-void wrk_worker_reload(struct wrk_worker *w);
+enum wrk_reload {
+	WRK_RELOAD_DONE,    // in place
+	WRK_RELOAD_REFUSED, // and nothing has changed
+	WRK_RELOAD_UPGRADE, // only a new process can take it; nothing has changed
+};
+// reload.c. Takes the new files as a whole, or keeps the old and says why, in the log and
+// in `why` (cap >= SP_WHY_MAX). `upgrade`: by a new process in any case; `is_new`:
+// another program is installed than runs, which may know more of the config.
+enum wrk_reload wrk_worker_reload(struct wrk_worker *w, bool upgrade, bool is_new,
+				  char *why, size_t cap);
 // The body of a worker config (lib/fleet.h) replaces the one in force, for live sessions
 // too. 0 and *ret; SP_E_STALE: older than that; errors of sp_fleet_worker_parse and
 // wrk_identity_policy; then the old stays and `why` (SP_WHY_MAX) says what is wrong.

@@ -160,6 +160,20 @@ def children(pid):
     return []
 
 
+def descendants(pid):
+    """Pids of those, of those that they made, and so on; parents first."""
+    pids = children(pid)
+    for p in pids:
+        pids.extend(children(p))
+    return pids
+
+
+def comm(pid):
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+        return FilePath(f"/proc/{pid}/comm").read_text().strip()
+    return None
+
+
 def runs(pid):
     """Whether it is a process that has not ended."""
     with contextlib.suppress(FileNotFoundError, ProcessLookupError):
@@ -364,11 +378,25 @@ class KeptProcess(Process):
 
     def exit_pid(self):
         """The exit under its keeper; None while there is none."""
-        return next(iter(children(self.pid)), self.pid if alone() else None)
+        if alone():
+            return self.pid
+        return next((p for p in descendants(self.pid) if comm(p) == "sallyport-exit"), None)
+
+    def keeper_pid(self):
+        """The keeper: after an upgrade it is a child of the process that was started."""
+        pids = [self.pid, *descendants(self.pid)]
+        exit_pid = self.exit_pid()
+        return next((p for p in pids if exit_pid in children(p)), None)
+
+    def ask(self, what):
+        """`sallyport-worker --upgrade` or `--reload` to its end: (status, what it printed)."""
+        r = subprocess.run([self.argv[0], f"--{what}", *self.argv[1:]], capture_output=True,
+                           text=True, timeout=60 * SLOW)
+        return r.returncode, r.stdout + r.stderr
 
     def kill(self):
-        """SIGKILL to the keeper; with it ends the exit."""
-        pids = children(self.pid) if self.alive() else []
+        """SIGKILL to the process that was started; with it ends the exit."""
+        pids = descendants(self.pid) if self.alive() else []
         super().kill()
         wait_until(lambda: not any(map(runs, pids)), 10 * SLOW, "the exit's end")
 
@@ -380,7 +408,7 @@ class KeptProcess(Process):
 
     def signal(self, number):
         """A stop holds the keeper too, which would take the exit for hung."""
-        pids = [self.pid, *children(self.pid)] if self.alive() else []
+        pids = [self.pid, *descendants(self.pid)] if self.alive() else []
         if number == signal.SIGCONT:
             pids.reverse()
         for pid in pids if number in (signal.SIGSTOP, signal.SIGCONT) else pids[:1]:
