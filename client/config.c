@@ -7,12 +7,14 @@
 #include <sys/un.h>
 #include <sysexits.h>
 
+#include "client/chain.h"
 #include "lib/file.h"
 #include "lib/fleet.h"
 
 #define AT(field) offsetof(struct cli_config, field)
 
 static const char *const levels[] = {"debug", "info", "warn", "error", NULL};
+static const char *const new_flows[] = {"elsewhere", "relay", NULL};
 static const char *const formats[] = {"logfmt", "json", NULL};
 
 static const struct sp_conf_key keys[] = {
@@ -122,6 +124,30 @@ static const struct sp_conf_key keys[] = {
 	     "How long a better exit must be well before new streams go back to it"),
 	TIME(chain.stagger_ms, "chain.stagger", "50ms", 0, 10000,
 	     "Between the first dials to the exits"),
+
+	{.name = "relay.use",
+	 .type = SP_CONF_BOOL,
+	 .offset = AT(relay.use),
+	 .def = "true",
+	 .help = "Reach the home of live streams through another exit while its own "
+		 "address is out of reach"},
+	TIME(relay.after_ms, "relay.after", "300ms", 0, 60000,
+	     "How long a home whose carrier ended may be away first; none after a "
+	     "silence"),
+	{.name = "relay.entries",
+	 .type = SP_CONF_STRINGS,
+	 .offset = AT(relay.entries),
+	 .not_a_path = "",
+	 .max = CLI_CHAIN_MAX,
+	 .example = "berlin-1, paris-2",
+	 .help = "Exits that may relay, the best first; unset: any, the one in use "
+		 "first"},
+	{.name = "relay.new_flows",
+	 .type = SP_CONF_ENUM,
+	 .offset = AT(relay.new_flows),
+	 .def = "elsewhere",
+	 .words = new_flows,
+	 .help = "Where new streams go meanwhile: to the next exit, or to the home too"},
 
 	COUNT(connections, "connections", "4096", 1000000, "connections",
 	      "Connections of applications; further ones wait in the kernel's backlog"),

@@ -29,6 +29,12 @@ struct cli_config {
 		int64_t failover_ms, hold_down_ms, stagger_ms;
 	} chain;
 	struct {
+		bool use;
+		int new_flows; // 0: elsewhere, 1: there too
+		int64_t after_ms;
+		struct sp_conf_strings entries;
+	} relay;
+	struct {
 		int64_t connections, half_open, associations, streams, flows;
 		int64_t memory_bytes, stream_window_bytes, session_window_bytes,
 			datagram_budget_bytes;

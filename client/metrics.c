@@ -172,6 +172,33 @@ static void put_failed(const struct cli_streams_counters *s, struct sp_metrics_w
 				       SP_LABELS(sp_reason_word((enum sp_reason)r)));
 }
 
+static void put_resumes(const struct cli_client *c, struct sp_metrics_writer *w)
+{
+	static const struct sp_metric m = {
+		.name = "sallyport_client_session_resumes",
+		.type = SP_METRIC_COUNTER,
+		.help = "Sessions resumed at their home, by cause",
+		.labels = {"cause"},
+	};
+	static const struct sp_metric on_relay = {
+		.name = "sallyport_client_relay_seconds",
+		.type = SP_METRIC_COUNTER,
+		.help = "Time that sessions spent on relays, when it was over",
+	};
+	const struct cli_uplink_resumes *r = cli_uplink_resumes(c->uplink);
+	sp_metrics_family(w, &m);
+	for (int i = 0; i < CLI_RESUME__N; i++)
+		sp_metrics_u64(
+			w, r->by[i],
+			SP_LABELS(cli_resume_cause_word((enum cli_resume_cause)i)));
+	put_one(w, "sallyport_client_relay_dials", SP_METRIC_COUNTER,
+		"Dials of a home through another exit", r->relay_dials);
+	put_one(w, "sallyport_client_relay_dial_failures", SP_METRIC_COUNTER,
+		"Those that failed", r->relay_failures);
+	sp_metrics_family(w, &on_relay);
+	sp_metrics_double(w, (double)r->relay_ms / 1000, NULL);
+}
+
 static void put_carriers(const struct cli_client *c, struct sp_metrics_writer *w)
 {
 	static const struct sp_metric m = {
@@ -268,6 +295,7 @@ static void on_metrics(void *ctx, struct sp_metrics_writer *w)
 		"Log lines that were not written", sp_log_lost());
 	put_exits(c, w);
 	put_carriers(c, w);
+	put_resumes(c, w);
 	put_apps(c, w);
 	if (c->poll)
 		put_poll(c, w);

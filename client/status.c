@@ -53,6 +53,7 @@ static json_t *json_exit(const struct cli_client *c, unsigned e, uint64_t now_ms
 	put(o, "state_for_ms", now_ms - i.state_since_ms);
 	json_object_set_new(o, "in_use", json_boolean(i.in_use));
 	put_text(o, "carrier", i.carrier);
+	put_text(o, "via", i.via);
 	put_text(o, "address", i.address);
 	put_text(o, "session",
 		 i.has_session ? sp_hex_encode(i.session, 4, hex, sizeof(hex)) : "");
@@ -73,6 +74,18 @@ static json_t *json_exit(const struct cli_client *c, unsigned e, uint64_t now_ms
 	put_text(o, "last_down", sp_reason_word(i.last_down));
 	put(o, "last_down_ms_ago", i.last_down_ms ? now_ms - i.last_down_ms : 0);
 	json_object_set_new(o, "traffic", json_traffic(&i.stats));
+	return o;
+}
+
+static json_t *json_resumes(const struct cli_client *c)
+{
+	const struct cli_uplink_resumes *r = cli_uplink_resumes(c->uplink);
+	json_t *o = json_object();
+	for (int i = 0; i < CLI_RESUME__N; i++)
+		put(o, cli_resume_cause_word((enum cli_resume_cause)i), r->by[i]);
+	put(o, "relay_dials", r->relay_dials);
+	put(o, "relay_failures", r->relay_failures);
+	put(o, "relay_ms", r->relay_ms);
 	return o;
 }
 
@@ -174,6 +187,7 @@ char *cli_status_json(const struct cli_client *c)
 	put(moved, "asked", m->asked);
 	put(moved, "streams_lost", m->streams_lost);
 	json_object_set_new(o, "sessions_moved", moved);
+	json_object_set_new(o, "resumes", json_resumes(c));
 	for (unsigned e = 0; e < cli_uplink_n(c->uplink); e++)
 		json_array_append_new(exits, json_exit(c, e, now_ms));
 	json_object_set_new(o, "exits", exits);
@@ -240,6 +254,8 @@ static void print_exit(const json_t *x, FILE *out)
 		fprintf(out, " %s %s, srtt %.1f ms", get_text(x, "carrier"),
 			get_text(x, "address"),
 			json_number_value(json_object_get(x, "srtt_ms")));
+	if (*get_text(x, "via"))
+		fprintf(out, ", via %s", get_text(x, "via"));
 	fprintf(out,
 		"\n    session %s%s%s%s, %" PRIu64 " streams, %" PRIu64 " flows, %" PRIu64
 		" resumes, %" PRIu64 " stalls, down %s, up %s\n",

@@ -88,6 +88,8 @@ static void set_timer(struct cli_uplink *u, uint64_t now_ms, uint64_t succeed_ms
 		at = succeed_ms;
 	if (move_deadline(u) < at)
 		at = move_deadline(u);
+	if (relay_deadline(u, now_ms) < at)
+		at = relay_deadline(u, now_ms);
 	if (u->old && now_ms + OLD_EXITS_US / 1000 < at)
 		at = now_ms + OLD_EXITS_US / 1000;
 	sp_timer_set(&u->timer, at == CLI_CHAIN_NEVER ? SP_LOOP_NEVER : at * 1000);
@@ -113,6 +115,7 @@ static void on_decide(struct sp_deferred *d)
 		say_moved(u, &todo);
 	if (todo.moved && !todo.from_healthy)
 		move_begin(u, u->exit[todo.from]);
+	relay_decide(u, now_ms);
 	move_decide(u, now_ms);
 	if (cli_chain_is_healthy(&u->chain, u->chain.use) ||
 	    cli_chain_is_hopeless(&u->chain))
@@ -279,10 +282,20 @@ const struct cli_exits *cli_uplink_exits(const struct cli_uplink *u)
 
 // ---- streams and flows ----
 
+// Where new streams and flows go: the exit in use; if the config says so a better one
+// that is reached through a relay.
+static struct stay *stay_for_new(const struct cli_uplink *u)
+{
+	for (unsigned e = 0; u->opt.relay.new_flows && e < u->chain.use; e++)
+		if (relay_is_up(u->exit[e]->main) && !u->chain.exit[e].draining)
+			return u->exit[e]->main;
+	return u->exit[u->chain.use]->main;
+}
+
 int cli_uplink_open_stream(struct cli_uplink *u, const struct sp_target *target,
 			   void *user, struct sp_stream **ret)
 {
-	struct stay *y = u->exit[u->chain.use]->main;
+	struct stay *y = stay_for_new(u);
 	if (u->closing || y->over)
 		return SP_E_CLOSED;
 	int err = stay_need_session(y);
@@ -296,7 +309,7 @@ int cli_uplink_open_stream(struct cli_uplink *u, const struct sp_target *target,
 int cli_uplink_open_flow(struct cli_uplink *u, const struct sp_target *target, void *user,
 			 struct sp_flow **ret)
 {
-	struct stay *y = u->exit[u->chain.use]->main;
+	struct stay *y = stay_for_new(u);
 	if (u->closing || y->over)
 		return SP_E_CLOSED;
 	int err = stay_need_session(y);
@@ -333,14 +346,15 @@ static const struct stay *stay_of(const struct cli_uplink *u, const struct sp_se
 bool cli_uplink_should_leave(const struct cli_uplink *u, const struct sp_session *s)
 {
 	const struct stay *y = stay_of(u, s);
-	return y && stay_is_left(y, uplink_now_ms(u));
+	return y && stay_is_left(y, uplink_now_ms(u)) &&
+	       !(u->opt.relay.new_flows && relay_is_up(y));
 }
 
 bool cli_uplink_flow_should_leave(const struct cli_uplink *u, const struct sp_session *s)
 {
 	const struct stay *y = stay_of(u, s);
 	return y && stay_is_left(y, uplink_now_ms(u)) &&
-	       !stay_is_asking(y, uplink_now_ms(u));
+	       !stay_is_asking(y, uplink_now_ms(u)) && !relay_holds(y, uplink_now_ms(u));
 }
 
 enum sp_reason cli_uplink_hopeless(const struct cli_uplink *u)
@@ -382,6 +396,21 @@ const struct cli_uplink_moved *cli_uplink_moved(const struct cli_uplink *u)
 	return &u->moved;
 }
 
+const struct cli_uplink_resumes *cli_uplink_resumes(const struct cli_uplink *u)
+{
+	return &u->resumes;
+}
+
+const char *cli_resume_cause_word(enum cli_resume_cause cause)
+{
+	static const char *const words[] = {
+#define X(name, word) word,
+		CLI_RESUME_CAUSES(X)
+#undef X
+	};
+	return words[cause];
+}
+
 void cli_uplink_exit_info(const struct cli_uplink *u, unsigned e,
 			  struct cli_uplink_exit_info *ret)
 {
@@ -391,12 +420,14 @@ void cli_uplink_exit_info(const struct cli_uplink *u, unsigned e,
 	const struct attempt *a = stay_link_in_use(y);
 	*ret = x->info;
 	ret->name = x->is.conf->name;
-	ret->state = state_of(c);
+	ret->state = relay_is_up(y) ? "relayed" : state_of(c);
+	ret->via = relay_is_up(y) ? a->via->is.conf->name : "";
 	ret->in_use = e == u->chain.use;
 	ret->came = x->info.came ? x->info.came : "";
 	ret->healthy = cli_chain_is_healthy(&u->chain, e);
-	ret->carrier =
-		a ? sp_carrier_kind_word(x->is.conf->carriers[a->carrier].kind) : "";
+	ret->carrier = a ? sp_carrier_kind_word(
+				   attempt_at(a)->is.conf->carriers[a->carrier].kind)
+			 : "";
 	ret->tickets = y->n_tickets;
 	ret->state_since_ms = cli_chain_is_healthy(&u->chain, e) ? c->healthy_since_ms
 								 : c->unhealthy_since_ms;

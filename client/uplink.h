@@ -8,6 +8,7 @@
 #include "client/chain.h"
 #include "client/exits.h"
 #include "lib/arena.h"
+#include "lib/conf.h"
 #include "lib/link.h"
 #include "lib/loop.h"
 #include "lib/session.h"
@@ -29,6 +30,13 @@ struct cli_uplink_ops {
 	void (*rehome)(void *ctx);
 };
 
+struct cli_relay_options {
+	bool use;          // reach a home that is away through another exit
+	bool new_flows;    // and open new streams and flows there, not elsewhere
+	uint32_t after_ms; // how long a home may be away without having refused
+	const struct sp_conf_strings *entries; // names, the best first; or none: any
+};
+
 struct cli_uplink_options {
 	struct sp_loop *loop;
 	struct sp_session_clock *clock;
@@ -37,6 +45,7 @@ struct cli_uplink_options {
 	struct cli_exits *exits;                    // becomes the uplink's
 	const struct cli_uplink_identity *identity; // copied
 	struct cli_chain_options chain;
+	struct cli_relay_options relay;
 	struct sp_session_limits limits;
 	uint32_t dial_timeout_ms;
 	uint32_t stale_ms; // a session without a carrier for so long loses its streams
@@ -82,6 +91,7 @@ struct cli_uplink_exit_info {
 	char address[SP_TARGET_TEXT_MAX]; // of the carrier in use or tried last
 	bool has_session;
 	uint8_t session[SP_SESSION_ID_BYTES]; // its id
+	const char *via;                      // exit that relays to it; "": none does
 	const char *came; // "adopted" or "fresh": how it last came here from another
 			  // home; "" if it did not
 	unsigned tickets;
@@ -102,5 +112,29 @@ struct cli_uplink_moved {        // sessions whose home was lost
 	uint64_t streams_lost;   // that waited for a home in vain
 };
 const struct cli_uplink_moved *cli_uplink_moved(const struct cli_uplink *u);
+
+// Why a session had to be resumed. X(NAME, "word")
+#define CLI_RESUME_CAUSES(X)                                                             \
+	X(RESET, "reset")       /* the carrier ended */                                  \
+	X(SILENCE, "silence")   /* it fell silent */                                     \
+	X(NETWORK, "network")   /* the network changed */                                \
+	X(ROTATION, "rotation") /* carriers freeze after some bytes */                   \
+	X(RESTART, "restart")   /* the home lives another life */                        \
+	X(RELAY, "relay")       /* through another exit */                               \
+	X(DIRECT, "direct")     /* back from there */
+enum cli_resume_cause {
+#define X(name, word) CLI_RESUME_##name,
+	CLI_RESUME_CAUSES(X)
+#undef X
+		CLI_RESUME__N
+};
+const char *cli_resume_cause_word(enum cli_resume_cause cause);
+
+struct cli_uplink_resumes {
+	uint64_t by[CLI_RESUME__N];
+	uint64_t relay_dials, relay_failures;
+	uint64_t relay_ms; // spent on relays, by sessions whose time there is over
+};
+const struct cli_uplink_resumes *cli_uplink_resumes(const struct cli_uplink *u);
 
 #endif

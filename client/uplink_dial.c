@@ -17,7 +17,25 @@
 void attempt_free(struct attempt *a)
 {
 	sp_lookup_cancel(a->lookup);
+	sodium_memzero(&a->ticket, sizeof(a->ticket));
 	free(a);
+}
+
+void attempt_close(struct attempt *a, enum sp_reason reason)
+{
+	struct stay *y = a->stay;
+	if (a->ending)
+		return;
+	a->ending = true;
+	if (!a->up && attempt_is_main(a)) // no news later: the chain must not wait
+		cli_chain_dial_failed(&y->u->chain, y->exit->index, false, true,
+				      uplink_now_ms(y->u));
+	if (a->link) {
+		sp_link_close(a->link, reason);
+		return;
+	}
+	TAILQ_REMOVE(&y->attempts, a, entry);
+	attempt_free(a);
 }
 
 // ---- tickets: used once, the newest first ----
@@ -26,6 +44,16 @@ void stay_forget_tickets(struct stay *y)
 {
 	sodium_memzero(y->ticket, sizeof(y->ticket));
 	y->n_tickets = 0;
+}
+
+// The newest last.
+static void keep(struct stay *y, const struct kept_ticket *t)
+{
+	if (y->n_tickets == TICKETS_KEPT) {
+		memmove(&y->ticket[0], &y->ticket[1], (TICKETS_KEPT - 1) * sizeof(*t));
+		y->n_tickets--;
+	}
+	y->ticket[y->n_tickets++] = *t;
 }
 
 void stay_keep_ticket(struct stay *y, struct attempt *a, unsigned index,
@@ -41,12 +69,18 @@ void stay_keep_ticket(struct stay *y, struct attempt *a, unsigned index,
 	    sp_link_ticket_psk(a->link, index, t.psk) != 0)
 		return;
 	memcpy(t.bytes, ticket, len);
-	if (y->n_tickets == TICKETS_KEPT) {
-		memmove(&y->ticket[0], &y->ticket[1], (TICKETS_KEPT - 1) * sizeof(t));
-		y->n_tickets--;
-	}
-	y->ticket[y->n_tickets++] = t;
+	keep(y, &t);
 	sodium_memzero(&t, sizeof(t));
+}
+
+// Nobody has seen it.
+static void give_back_ticket(struct attempt *a)
+{
+	struct stay *y = a->stay;
+	if (a->resume && y->session && a->ticket.boot_id == y->boot_id)
+		keep(y, &a->ticket);
+	sodium_memzero(&a->ticket, sizeof(a->ticket));
+	a->resume = false;
 }
 
 static bool take_ticket(struct stay *y, struct kept_ticket *ret)
@@ -84,6 +118,12 @@ static void dial_failed(struct attempt *a, enum sp_reason reason)
 {
 	struct stay *y = a->stay;
 	struct exit *x = a->exit;
+	if (reason == SP_REASON_TICKET)
+		stay_forget_tickets(y);
+	if (a->via) {
+		relay_failed(a, reason);
+		return;
+	}
 	bool again = (reason == SP_REASON_TICKET && a->resume) ||
 		     reason == SP_REASON_STALE_EPOCH || reason == SP_REASON_NOT_YOURS ||
 		     reason == SP_REASON_QUARANTINED;
@@ -91,8 +131,6 @@ static void dial_failed(struct attempt *a, enum sp_reason reason)
 	bool news = asked ? !y->answers : reason != x->info.last_down;
 	if (!asked)
 		note_down(x, reason);
-	if (reason == SP_REASON_TICKET)
-		stay_forget_tickets(y);
 	if (asked)
 		y->answers++;
 	if (!again && reason != SP_REASON_NOT_ADOPTED) {
@@ -157,31 +195,48 @@ static bool another_is_up(const struct stay *y)
 	return false;
 }
 
+// A relayed carrier is up: those that were go, dials of the home itself go on.
+static void leave_direct(struct stay *y, const struct attempt *won)
+{
+	struct attempt *a, *next;
+	for (a = TAILQ_FIRST(&y->attempts); a; a = next) {
+		next = TAILQ_NEXT(a, entry);
+		if (a != won && (a->up || a->via || a->exit != y->exit))
+			attempt_close(a, SP_REASON_SUPERSEDED);
+	}
+	if (stay_is_main(y))
+		cli_chain_lost(&y->u->chain, y->exit->index, true, uplink_now_ms(y->u));
+}
+
 static void on_up(void *ctx, struct sp_link *l)
 {
 	struct attempt *a = ctx;
 	struct stay *y = a->stay;
-	struct exit *x = a->exit;
+	struct exit *x = attempt_at(a);
 	(void)l;
 	if (!y || a->ending)
 		return;
 	x->carrier = a->carrier; // what worked is tried first
-	sp_info("uplink", "carrier up", "exit=%s carrier=%s slot=%u resumed=%s",
-		x->is.conf->name,
+	sp_info("uplink", "carrier up", "exit=%s carrier=%s slot=%u resumed=%s via=%s",
+		a->exit->is.conf->name,
 		sp_carrier_kind_word(x->is.conf->carriers[a->carrier].kind), a->slot,
-		a->resume ? "ticket" : "pass");
-	stay_close_links(y, a, NULL, SP_REASON_SUPERSEDED); // the first that is up wins
+		a->resume ? "ticket" : "pass", a->via ? a->via->is.conf->name : "");
+	if (a->via)
+		leave_direct(y, a);
+	else
+		stay_close_links(y, a, NULL, SP_REASON_SUPERSEDED); // the first wins
 }
 
 static void on_down(void *ctx, struct sp_link *l, enum sp_reason reason)
 {
 	struct attempt *a = ctx;
 	struct stay *y = a->stay;
-	(void)l;
 	if (!y) { // it is gone
 		attempt_free(a);
 		return;
 	}
+	if (!sp_link_flight_sent(l))
+		give_back_ticket(a);
 	TAILQ_REMOVE(&y->attempts, a, entry);
 	if (!a->ending && !a->up)
 		dial_failed(a, reason);
@@ -248,10 +303,9 @@ static uint8_t attach_flags(const struct attempt *a)
 static void start_link(struct attempt *a, socklen_t addr_len)
 {
 	struct stay *y = a->stay;
-	struct exit *x = a->exit;
+	struct exit *x = attempt_at(a);
 	struct cli_uplink *u = y->u;
 	const struct sp_fleet_carrier *c = &x->is.conf->carriers[a->carrier];
-	struct kept_ticket t = {0};
 	struct sp_link_dial d = {
 		.carrier = {.kind = c->kind,
 			    .addr = a->addr,
@@ -271,16 +325,21 @@ static void start_link(struct attempt *a, socklen_t addr_len)
 		.ops = &link_ops,
 		.ctx = a,
 	};
-	a->resume = y->attached_once && x == y->exit && take_ticket(y, &t);
+	a->resume = y->attached_once && a->exit == y->exit && take_ticket(y, &a->ticket);
 	if (a->resume) {
-		d.ticket = t.bytes;
-		d.ticket_len = t.len;
-		d.ticket_psk = t.psk;
+		d.ticket = a->ticket.bytes;
+		d.ticket_len = a->ticket.len;
+		d.ticket_psk = a->ticket.psk;
+	}
+	if (a->via && !a->resume) { // only a ticket says whose home it is
+		fail_attempt(a, SP_REASON_GONE);
+		return;
 	}
 	int err = sp_link_dial(u->opt.env, &d, &a->link);
-	sodium_memzero(&t, sizeof(t));
-	if (err)
-		fail_attempt(a, reason_of(err));
+	if (!err)
+		return;
+	give_back_ticket(a);
+	fail_attempt(a, reason_of(err));
 }
 
 static void on_lookup(void *ctx, const struct sp_lookup_result *res)
@@ -292,7 +351,7 @@ static void on_lookup(void *ctx, const struct sp_lookup_result *res)
 						       : SP_REASON_RESOLVE_FAILED);
 		return;
 	}
-	unsigned i = a->exit->address % res->n;
+	unsigned i = attempt_at(a)->address % res->n;
 	a->addr = res->addr[i];
 	start_link(a, res->addr_len[i]);
 }
@@ -306,17 +365,17 @@ static bool slot_is_free(const struct stay *y, unsigned slot)
 	return true;
 }
 
-void stay_dial(struct stay *y, struct exit *x)
+static void dial(struct stay *y, struct exit *x, struct exit *via)
 {
 	struct cli_uplink *u = y->u;
 	struct attempt *a = calloc(1, sizeof(*a));
+	struct exit *at = via ? via : x;
 	unsigned slot = 0;
 	while (slot < SP_SLOTS && !slot_is_free(y, slot))
 		slot++;
-	x->info.dials++;
 	if (!a || slot == SP_SLOTS || stay_need_session(y)) {
 		free(a);
-		if (x == y->exit && stay_is_main(y))
+		if (x == y->exit && !via && stay_is_main(y))
 			cli_chain_dial_failed(&u->chain, x->index, false, false,
 					      uplink_now_ms(u));
 		uplink_kick(u);
@@ -324,14 +383,27 @@ void stay_dial(struct stay *y, struct exit *x)
 	}
 	a->stay = y;
 	a->exit = x;
+	a->via = via;
 	a->slot = slot;
+	a->cause = y->cause;
 	// Beside a carrier that is silent another way is tried first, if there is one.
-	a->carrier = (x->carrier + (another_is_up(y) ? 1 : 0)) %
-		     (unsigned)x->is.conf->n_carriers;
+	a->carrier = (at->carrier + (!via && another_is_up(y) ? 1 : 0)) %
+		     (unsigned)at->is.conf->n_carriers;
 	TAILQ_INSERT_TAIL(&y->attempts, a, entry);
-	if (sp_lookup_start(u->opt.loop, &x->is.conf->carriers[a->carrier].address,
+	if (sp_lookup_start(u->opt.loop, &at->is.conf->carriers[a->carrier].address,
 			    on_lookup, a, &a->lookup))
 		fail_attempt(a, SP_REASON_NO_MEMORY);
+}
+
+void stay_dial(struct stay *y, struct exit *x)
+{
+	x->info.dials++;
+	dial(y, x, NULL);
+}
+
+void stay_dial_relayed(struct stay *y, struct exit *via)
+{
+	dial(y, y->exit, via);
 }
 
 // ---- short carriers ----
@@ -358,6 +430,7 @@ uint64_t stay_succeed(struct stay *y)
 		return CLI_CHAIN_NEVER;
 	if (carried >= budget && now - x->succeed_ms >= SUCCEED_MS && !is_dialling(y)) {
 		x->succeed_ms = now;
+		y->cause = CLI_RESUME_ROTATION;
 		stay_dial(y, x);
 	}
 	return now + SUCCEED_CHECK_MS;

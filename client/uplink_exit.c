@@ -64,6 +64,7 @@ void exit_free(struct exit *x, enum sp_reason reason)
 		return;
 	if (x->u->mover && x->u->mover->exit != x)
 		stay_close_links(x->u->mover, NULL, x, reason);
+	relay_exit_gone(x->u, x, reason);
 	stay_free(x->main, reason);
 	while (!TAILQ_EMPTY(&x->guests)) {
 		struct stay *y = TAILQ_FIRST(&x->guests);
@@ -199,6 +200,7 @@ void stay_drop_session(struct stay *y, enum sp_reason reason)
 	y->before = (struct sp_session_stats){0};
 	y->session = NULL; // what opens streams meanwhile gets a new one
 	y->moved_to = NULL;
+	relay_over(y);
 	stay_forget_tickets(y);
 	sp_session_clock_remove(y->u->opt.clock, s);
 	sp_session_free(s, reason);
@@ -210,19 +212,8 @@ void stay_close_links(struct stay *y, const struct attempt *but, const struct ex
 	struct attempt *a, *next;
 	for (a = TAILQ_FIRST(&y->attempts); a; a = next) {
 		next = TAILQ_NEXT(a, entry);
-		if (a == but || a->ending || (x && a->exit != x))
-			continue;
-		a->ending = true;
-		if (!a->up &&
-		    attempt_is_main(a)) // no news later: the chain must not wait
-			cli_chain_dial_failed(&y->u->chain, y->exit->index, false, true,
-					      uplink_now_ms(y->u));
-		if (a->link) {
-			sp_link_close(a->link, reason);
-			continue;
-		}
-		TAILQ_REMOVE(&y->attempts, a, entry);
-		attempt_free(a);
+		if (a != but && (!x || a->exit == x))
+			attempt_close(a, reason);
 	}
 }
 
@@ -251,6 +242,19 @@ static void home_lost(struct stay *y)
 		y->exit->is.conf->name);
 }
 
+static void count_resume(struct stay *y, const struct attempt *a, bool restarted)
+{
+	enum cli_resume_cause cause = a->cause;
+	if (restarted)
+		cause = CLI_RESUME_RESTART;
+	else if (a->via)
+		cause = CLI_RESUME_RELAY;
+	else if (y->relay.since_ms)
+		cause = CLI_RESUME_DIRECT;
+	y->u->resumes.by[cause]++;
+	y->cause = CLI_RESUME_RESET;
+}
+
 static void on_attached(void *ctx, unsigned slot, bool fresh)
 {
 	struct stay *y = ctx;
@@ -263,14 +267,22 @@ static void on_attached(void *ctx, unsigned slot, bool fresh)
 	y->moved_to = y->attached_once && (fresh || x != y->exit) ? x : NULL;
 	if (y->moved_to && x == y->exit && !y->adopted)
 		home_lost(y);
+	bool first = !y->attached_once;
 	y->attached_once = true;
 	y->detached_since_us = 0;
 	y->left_since_ms = 0;
 	y->up_bytes = stay_bytes(y);
 	x->skew_ms = sp_link_clock_skew_ms(a->link);
-	if (y->boot_id != sp_link_boot_id(a->link))
+	bool restarted = y->boot_id != sp_link_boot_id(a->link);
+	if (restarted)
 		stay_forget_tickets(y); // of another life of the home
 	y->boot_id = sp_link_boot_id(a->link);
+	if (!first && !y->moved_to)
+		count_resume(y, a, restarted);
+	if (a->via)
+		relay_up(a);
+	else
+		relay_over(y);
 	if (attempt_is_main(a))
 		cli_chain_up(&y->u->chain, x->index, uplink_now_ms(y->u));
 	uplink_kick(y->u);
@@ -295,6 +307,15 @@ static void on_stalled(void *ctx, unsigned slot)
 	sp_session_stats(y->session, &st);
 	y->stall_records = st.records_rx;
 	y->exit->info.stalls++;
+	y->cause = CLI_RESUME_SILENCE;
+	if (a->via) { // another one beside it, through another entry if there is one
+		sp_info("uplink", "relayed carrier is silent", "exit=%s via=%s",
+			y->exit->is.conf->name, a->via->is.conf->name);
+		y->relay.silent = true;
+		y->relay.fails++;
+		uplink_kick(y->u);
+		return;
+	}
 	uint64_t bytes = stay_bytes(y) - y->up_bytes;
 	if (cli_freeze_silent(&y->exit->freeze, bytes, uplink_now_ms(y->u)))
 		sp_info("uplink", "connections freeze: carriers will be short",

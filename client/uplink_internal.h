@@ -20,28 +20,41 @@
 struct exit;
 struct stay;
 
-// One dial, and then one link.
-struct attempt {
-	TAILQ_ENTRY(attempt) entry;
-	struct stay *stay;        // NULL: it is gone
-	struct exit *exit;        // dialled: the stay's own, or one it asks to move to
-	struct sp_lookup *lookup; // while the name is looked up
-	struct sp_link *link;     // from then on
-	unsigned slot;
-	unsigned carrier; // index in the exit's config
-	bool resume;      // with a ticket
-	bool up;          // the engine said attached
-	bool ending;      // we closed it: its end is no news
-	struct sockaddr_storage addr;
-};
-TAILQ_HEAD(attempt_list, attempt);
-
 struct kept_ticket {
 	uint16_t len;
 	uint64_t boot_id;
 	uint64_t expires_us;
 	uint8_t psk[32];
 	uint8_t bytes[SP_HS_TICKET_MAX];
+};
+
+// One dial, and then one link.
+struct attempt {
+	TAILQ_ENTRY(attempt) entry;
+	struct stay *stay;        // NULL: it is gone
+	struct exit *exit;        // home: the stay's own, or one it asks to move to
+	struct exit *via;         // dialled instead, to relay to it; NULL: none
+	struct sp_lookup *lookup; // while the name is looked up
+	struct sp_link *link;     // from then on
+	unsigned slot;
+	unsigned carrier; // index in the exit's config
+	bool resume;      // with a ticket:
+	struct kept_ticket ticket;
+	enum cli_resume_cause cause;
+	bool up;     // the engine said attached
+	bool ending; // we closed it: its end is no news
+	struct sockaddr_storage addr;
+};
+TAILQ_HEAD(attempt_list, attempt);
+
+// How a stay is doing with entries, while its home cannot be reached directly.
+struct relay {
+	uint64_t dial_at_ms; // not before
+	unsigned fails;      // relayed dials in a row
+	uint64_t away_ms;    // the home is away since; 0: it is not
+	uint64_t since_ms;   // on a relay; 0: it is not
+	uint64_t idle_ms;    // on a relay with nothing to carry since; 0: it is not
+	bool silent;         // the relayed carrier is
 };
 
 struct stay {
@@ -66,6 +79,8 @@ struct stay {
 	struct exit *moved_to; // attached there, to be moved at the next decision
 	bool adopted;          // with its record
 	struct sp_session_stats before; // what it counted at earlier homes
+	enum cli_resume_cause cause;    // of its next resume
+	struct relay relay;
 };
 TAILQ_HEAD(stay_list, stay);
 
@@ -106,6 +121,7 @@ struct cli_uplink {
 	struct sp_deferred decide;
 	uint64_t moves;
 	struct cli_uplink_moved moved;
+	struct cli_uplink_resumes resumes;
 	bool closing;
 };
 
@@ -122,7 +138,13 @@ static inline bool stay_is_main(const struct stay *y)
 
 static inline bool attempt_is_main(const struct attempt *a)
 {
-	return a->exit == a->stay->exit && stay_is_main(a->stay);
+	return !a->via && a->exit == a->stay->exit && stay_is_main(a->stay);
+}
+
+// Whose listener it dials.
+static inline struct exit *attempt_at(const struct attempt *a)
+{
+	return a->via ? a->via : a->exit;
 }
 
 // uplink.c
@@ -155,6 +177,21 @@ void stay_forget_tickets(struct stay *y);
 void stay_keep_ticket(struct stay *y, struct attempt *a, unsigned index,
 		      uint32_t lifetime_s, const uint8_t *ticket, size_t len);
 void attempt_free(struct attempt *a);
+void attempt_close(struct attempt *a, enum sp_reason reason); // may free it
+// The home of the stay's session, through `via`.
+void stay_dial_relayed(struct stay *y, struct exit *via);
+
+// uplink_relay.c
+bool relay_is_up(const struct stay *y); // the carrier in use is a relayed one
+// It is on a relay or may soon be: its session stays at its home for now.
+bool relay_holds(const struct stay *y, uint64_t now_ms);
+void relay_up(struct attempt *a);
+void relay_failed(struct attempt *a, enum sp_reason reason);
+void relay_over(struct stay *y); // it is at its home directly, or is no more
+void relay_decide(struct cli_uplink *u, uint64_t now_ms);
+uint64_t relay_deadline(const struct cli_uplink *u, uint64_t now_ms);
+// `x` goes: no attempt may go through it any more.
+void relay_exit_gone(struct cli_uplink *u, const struct exit *x, enum sp_reason reason);
 
 // uplink_move.c
 // Whether what can move should: the exit does not serve, and the one in use does.

@@ -186,6 +186,8 @@ static void ask(struct cli_uplink *u, uint64_t now_ms)
 		return;
 	}
 	live(y, &st);
+	if (relay_holds(y, now_ms))
+		return;
 	if (!use_is_healthy(u) || (st.streams && !is_silent(y)) ||
 	    now_ms < y->ask_at_ms || asks_already(y, to))
 		return;

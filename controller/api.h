@@ -45,8 +45,8 @@ void con_api_free(struct con_api *api); // NULL is fine
 // `routes` (static) end with method NULL. 0; -ENOMEM.
 int con_api_add(struct con_api *api, const struct con_api_route *routes,
 		void *ctx) SP_MUST_CHECK;
-// Further members of what is listed: `kind` is "node" ("NAME/N"), "user" or "status"
-// (""). 0; -ENOMEM.
+// Further members of what is listed: `kind` is "node" ("NAME/N"), "lease" (of a node),
+// "user" or "status" (""). 0; -ENOMEM.
 int con_api_add_detail(struct con_api *api, const char *kind,
 		       void (*fill)(void *ctx, const char *name, json_t *into),
 		       void *ctx) SP_MUST_CHECK;

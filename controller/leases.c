@@ -8,11 +8,13 @@
 #include "controller/api_access.h"
 #include "controller/api_fleet.h"
 #include "lib/derive.h"
+#include "lib/file.h"
 #include "lib/text.h"
 
 #define EVERY_US  1000000
 #define ALL_EVERY 60   // of these
 #define OVER_MAX  1000 // taken out by one revision
+#define OUT_NAMED 3    // by a refusal
 
 struct con_leases {
 	struct sp_loop *loop;
@@ -60,43 +62,77 @@ static bool region_of(const struct sp_state *s, const char *node, char *ret)
 	return true;
 }
 
+// Nodes of a region or of the whole fleet, and who of them is out.
+struct share {
+	unsigned nodes, out;
+	char names[80]; // of the first ones that are out
+};
+
+static void add_out(struct share *s, const char *node)
+{
+	size_t at = strlen(s->names);
+	s->out++;
+	if (s->out > OUT_NAMED + 1)
+		return;
+	snprintf(s->names + at, sizeof(s->names) - at, "%s%.24s", at ? ", " : "",
+		 s->out > OUT_NAMED ? "..." : node);
+}
+
+// How many may be out at once: max(1, 30 %), and never the last.
+static unsigned share_most(const struct share *s)
+{
+	unsigned most = s->nodes * CON_LEASE_PERCENT / 100;
+	most = most ? most : 1;
+	return most < s->nodes ? most : s->nodes - 1;
+}
+
+static int refuse_share(const struct share *s, const char *of, char *why, size_t cap)
+{
+	snprintf(why, cap,
+		 "%u of %u nodes %s %s out already (%s), and at most %u may be; undrain "
+		 "one, or use --force",
+		 s->out, s->nodes, of, s->out == 1 ? "is" : "are", s->names,
+		 share_most(s));
+	return SP_E_LIMIT;
+}
+
 int con_lease_allowed(const struct sp_state *state, const char *node, uint64_t now_s,
 		      char *why, size_t cap)
 {
 	char region[SP_FLEET_NAME_MAX + 1], other[SP_FLEET_NAME_MAX + 1],
-		name[SP_FLEET_NAME_MAX + 1], last[SP_FLEET_NAME_MAX + 1] = "";
+		name[SP_FLEET_NAME_MAX + 1],
+		last[SP_FLEET_NAME_MAX + 1] = "", of[SP_FLEET_NAME_MAX + 16];
 	struct sp_state_entry e;
-	unsigned nodes = 0, out = 0;
+	struct share near = {0}, all = {0};
 	if (!region_of(state, node, region)) {
 		snprintf(why, cap, "there is no node \"%s\"", node);
 		return -ENOENT;
 	}
 	for (size_t at = 0; sp_state_next(state, "node/", &at, &e);) {
 		sp_worker_node(e.key + strlen("node/"), name);
-		if (strcmp(name, last) == 0 || !region_of(state, name, other) ||
-		    strcmp(region, other) != 0)
+		if (strcmp(name, last) == 0 || !region_of(state, name, other))
 			continue;
 		memcpy(last, name, sizeof(last));
-		nodes++;
-		out += strcmp(name, node) != 0 && is_leased(state, name, now_s);
+		bool here = strcmp(region, other) == 0;
+		bool out = strcmp(name, node) != 0 && is_leased(state, name, now_s);
+		near.nodes += here;
+		all.nodes++;
+		if (out && here)
+			add_out(&near, name);
+		if (out)
+			add_out(&all, name);
 	}
-	unsigned most = nodes * CON_LEASE_PERCENT / 100;
-	if (most == 0)
-		most = 1;
-	if (most > nodes - 1)
-		most = nodes - 1; // never the last
-	if (out + 1 <= most)
-		return 0;
-	if (nodes == 1) {
+	if (near.nodes == 1) {
 		snprintf(why, cap, "%s is the only node of region %s; use --force", node,
 			 region);
 		return SP_E_LIMIT;
 	}
-	snprintf(why, cap,
-		 "%u of %u nodes in region %s are out already, and at most %u may be; "
-		 "undrain one, or use --force",
-		 out, nodes, region, most);
-	return SP_E_LIMIT;
+	snprintf(of, sizeof(of), "in region %s", region);
+	if (near.out + 1 > share_most(&near))
+		return refuse_share(&near, of, why, cap);
+	if (all.out + 1 > share_most(&all))
+		return refuse_share(&all, "of the fleet", why, cap);
+	return 0;
 }
 
 int con_leases_over(const struct sp_state *state, uint64_t now_s, bool all,
@@ -282,7 +318,7 @@ static void put(void *ctx, struct con_api_call *call)
 {
 	struct con_leases *l = ctx;
 	const char *node = con_api_tail(call), *kind, *reason;
-	char why[200] = "";
+	char why[SP_WHY_MAX] = "";
 	struct sp_changes c = {0};
 	json_t *body = con_api_object(call);
 	if (!body || !(kind = con_api_member(call, "kind", true)))
@@ -311,7 +347,7 @@ static void put(void *ctx, struct con_api_call *call)
 		return;
 	}
 	if (err == SP_E_LIMIT && !con_api_flag(call, "force")) {
-		con_api_problem(call, 409, "region-cap", "%s", why);
+		con_api_problem(call, 409, "lease-cap", "%s", why);
 		return;
 	}
 	err = add_lease(&c, node, kind, now + for_s, con_api_author(call), reason);
@@ -355,6 +391,7 @@ static void list(void *ctx, struct con_api_call *call)
 	     all && sp_state_next(con_fleet_state(l->fleet), "lease/", &at, &e);) {
 		json_t *o = json_loadb(e.json, e.json_len, 0, NULL);
 		json_object_set_new(o, "node", json_string(e.key + strlen("lease/")));
+		con_api_fill(l->api, "lease", e.key + strlen("lease/"), o);
 		if (json_array_append_new(all, o)) {
 			json_decref(all);
 			all = NULL;
@@ -363,8 +400,28 @@ static void list(void *ctx, struct con_api_call *call)
 	con_api_answer(call, 200, all ? json_pack("{s:o}", "leases", all) : NULL);
 }
 
+static void one(void *ctx, struct con_api_call *call)
+{
+	struct con_leases *l = ctx;
+	char key[SP_STATE_KEY_MAX + 1];
+	const char *node = con_api_tail(call);
+	snprintf(key, sizeof(key), "lease/%s", node);
+	json_t *o = sp_fleet_name_is_valid(node)
+			    ? sp_state_get_object(con_fleet_state(l->fleet), key)
+			    : NULL;
+	if (!o) {
+		con_api_problem(call, 404, "no-such-lease",
+				"node \"%s\" is neither cordoned nor draining", node);
+		return;
+	}
+	json_object_set_new(o, "node", json_string(node));
+	con_api_fill(l->api, "lease", node, o);
+	con_api_answer(call, 200, o);
+}
+
 static const struct con_api_route routes[] = {
 	{"GET", "/v1/leases", list},
+	{"GET", "/v1/leases/*", one},
 	{"PUT", "/v1/leases/*", put},
 	{"DELETE", "/v1/leases/*", take_away},
 	{0},

@@ -5,7 +5,8 @@
 // that are out there hold for a while. Not here: what workers and the endpoint make of a
 // lease.
 //
-// Of one region at most max(1, 30 %) may be out at once, and never the last node.
+// Of one region, and of the fleet, at most max(1, 30 %) may be out at once, and never the
+// last node.
 #ifndef CON_LEASES_H
 #define CON_LEASES_H
 
@@ -18,8 +19,8 @@
 #define CON_LEASE_REASON    200   // bytes
 #define CON_ENROL_KEEP_S    86400 // of an enrolment that expired or was used
 
-// Whether `node` may be taken out now, by what the state says of its region. 0; -ENOENT:
-// no such node; SP_E_LIMIT: `why` says the cap. Pure.
+// Whether `node` may be taken out now, by what the state says of its region and of the
+// fleet. 0; -ENOENT: no such node; SP_E_LIMIT: `why` says the cap and who is out. Pure.
 int con_lease_allowed(const struct sp_state *state, const char *node, uint64_t now_s,
 		      char *why, size_t cap) SP_MUST_CHECK;
 // Adds to `c` the end of everything that is over at now_s: leases, and with `all` tokens,

@@ -9,6 +9,7 @@
 
 #include <sodium.h>
 
+#include "controller/drains.h"
 #include "controller/enrol.h"
 #include "controller/joining.h"
 #include "controller/role_health.h"
@@ -24,6 +25,7 @@ struct con_bus {
 	struct con_controller *c;
 	struct con_fleet_listener listener;
 	struct con_joining *joining;
+	struct con_drains *drains;
 };
 
 // ---- who may join ----
@@ -127,6 +129,7 @@ static void on_peer(void *ctx, const struct con_hub_peer *peer)
 {
 	struct con_bus *b = ctx;
 	con_health_peer(b->c, peer);
+	con_drains_peer(b->drains, peer);
 }
 
 static void on_hub_event(void *ctx, enum con_hub_event what, const char *name,
@@ -356,6 +359,8 @@ static int start(struct con_controller *c)
 		.ctx = b};
 	int err = con_joining_new(c, &b->joining);
 	if (!err)
+		err = con_drains_new(c, &b->drains);
+	if (!err)
 		err = con_hub_new(&o, &c->hub, why, sizeof(why));
 	if (err) {
 		sp_error("controller", "no bus", "error=%s", why);
@@ -376,6 +381,8 @@ static void stop(struct con_controller *c)
 	if (c->bus)
 		con_joining_free(c->bus->joining);
 	con_hub_free(c->hub);
+	if (c->bus)
+		con_drains_free(c->bus->drains);
 	c->hub = NULL;
 	free(c->bus);
 	c->bus = NULL;
@@ -385,6 +392,12 @@ static void metrics(struct con_controller *c, struct sp_metrics_writer *w)
 {
 	con_hub_metrics(c->hub, w);
 	con_joining_metrics(c->bus->joining, w);
+	con_drains_metrics(c->bus->drains, w);
+}
+
+void con_bus_fill_drain(struct con_controller *c, const char *worker, json_t *into)
+{
+	con_drains_fill_worker(c->bus->drains, worker, into);
 }
 
 const struct con_role con_role_bus = {

@@ -9,4 +9,7 @@
 
 extern const struct con_role con_role_bus;
 
+// What is left on a worker ("NAME/N") if its node drains: heard, empty, streams, flows.
+void con_bus_fill_drain(struct con_controller *c, const char *worker, json_t *into);
+
 #endif

@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "controller/role_bus.h"
 #include "controller/vantagepass.h"
 
 #define VANTAGE "vantage:"
@@ -25,17 +26,27 @@ static void on_changed(void *ctx, const struct con_fleet_change *f)
 	con_health_settle(c->health);
 }
 
+// The verdict, and of nodes that drain what they still carry.
+static json_t *health_json(struct con_controller *c, const char *node)
+{
+	json_t *all = con_health_json(c->health, node), *o;
+	size_t i;
+	json_array_foreach(json_object_get(all, "nodes"), i, o)
+		con_bus_fill_drain(c, json_string_value(json_object_get(o, "name")), o);
+	return all;
+}
+
 static void get_health(void *ctx, struct con_api_call *call)
 {
 	struct con_controller *c = ctx;
-	con_api_answer(call, 200, con_health_json(c->health, NULL));
+	con_api_answer(call, 200, health_json(c, NULL));
 }
 
 static void get_health_of(void *ctx, struct con_api_call *call)
 {
 	struct con_controller *c = ctx;
 	const char *node = con_api_tail(call);
-	json_t *o = con_health_json(c->health, node);
+	json_t *o = health_json(c, node);
 	if (o && json_array_size(json_object_get(o, "nodes"))) {
 		con_api_answer(call, 200, o);
 		return;

@@ -1,5 +1,4 @@
-// Verbs about nodes that are taken out, and about who may use the fleet: cordon, drain,
-// undrain, revoke, tokens, enrolment.
+// Verbs about who may use the fleet: revoke, tokens, enrolment.
 #include <stdlib.h>
 #include <string.h>
 
@@ -12,8 +11,7 @@
 #include "ctl/verbs.h"
 #include "lib/conf.h"
 
-// Seconds of an option such as 90m. 0, or an exit code and said.
-static int seconds(const struct ctl_call *call, const char *option, json_int_t *ret)
+int ctl_seconds(const struct ctl_call *call, const char *option, json_int_t *ret)
 {
 	char why[200];
 	int64_t ms;
@@ -29,41 +27,7 @@ static int seconds(const struct ctl_call *call, const char *option, json_int_t *
 	return 0;
 }
 
-// ---- leases ----
-
-// "cordon" and "drain": the kind is the verb.
-int ctl_lease(struct ctl_call *call)
-{
-	json_int_t for_s;
-	json_t *reply;
-	int code = seconds(call, "for", &for_s);
-	if (code)
-		return code;
-	char *node = ctl_escape(call->args[0]);
-	char *url = ctl_text("/v1/leases/%s%s", node,
-			     ctl_has(call, "force") ? "?force=1" : "");
-	const char *reason = ctl_get(call, "reason");
-	code = ctl_ask_json(call, "PUT", url,
-			    json_pack("{s:s, s:I, s:s}", "kind", call->verb->name,
-				      "for_s", for_s, "reason", reason ? reason : ""),
-			    &reply);
-	free(node);
-	free(url);
-	if (code)
-		return code;
-	if (call->json)
-		return ctl_out(call, reply);
-	char a[CTL_TIME_CAP], b[CTL_TIME_CAP];
-	uint64_t until = (uint64_t)json_integer_value(json_object_get(reply, "until"));
-	fprintf(call->out, "%s %s until %s (%s)\n", call->args[0],
-		call->verb->name[0] == 'd' ? "drains" : "is cordoned",
-		ctl_format_time(until, a), ctl_format_distance(until, call->now_s, b));
-	json_decref(reply);
-	return EX_OK;
-}
-
-// DELETE of something below `path`; says `done`.
-static int take_away(struct ctl_call *call, const char *path, const char *done)
+int ctl_take_away(struct ctl_call *call, const char *path, const char *done)
 {
 	json_t *reply;
 	char *name = ctl_escape(call->args[0]);
@@ -78,11 +42,6 @@ static int take_away(struct ctl_call *call, const char *path, const char *done)
 	fprintf(call->out, "%s %s\n", call->args[0], done);
 	json_decref(reply);
 	return EX_OK;
-}
-
-int ctl_undrain(struct ctl_call *call)
-{
-	return take_away(call, "/v1/leases/", "takes clients again");
 }
 
 // ---- revoking ----
@@ -124,7 +83,7 @@ int ctl_token_make(struct ctl_call *call)
 {
 	json_int_t valid_s;
 	json_t *reply;
-	int code = seconds(call, "valid", &valid_s);
+	int code = ctl_seconds(call, "valid", &valid_s);
 	if (code)
 		return code;
 	json_t *body = json_pack("{s:s}", "user", call->args[0]);
@@ -143,7 +102,7 @@ int ctl_token_make(struct ctl_call *call)
 
 int ctl_token_drop(struct ctl_call *call)
 {
-	return take_away(call, "/v1/tokens/", "is nobody's any more");
+	return ctl_take_away(call, "/v1/tokens/", "is nobody's any more");
 }
 
 // ---- enrolment ----
@@ -154,7 +113,7 @@ int ctl_enroll(struct ctl_call *call)
 		   *region = ctl_get(call, "region");
 	json_int_t valid_s;
 	json_t *reply, *body;
-	int code = seconds(call, "valid", &valid_s);
+	int code = ctl_seconds(call, "valid", &valid_s);
 	if (code)
 		return code;
 	if (!node == !vantage)

@@ -12,6 +12,7 @@ static const struct ctl_column nodes[] = {
 	{"NODE", "name", CTL_CELL_TEXT, 0},
 	{"REGION", "region", CTL_CELL_TEXT, 0},
 	{"STATE", "health", CTL_CELL_TEXT, 0},
+	{"DRAIN", "standing", CTL_CELL_TEXT, 0},
 	{"CAUSE", "cause", CTL_CELL_TEXT, 0},
 	{"FOR", "since_s", CTL_CELL_AGE, 0},
 	{"OFFER%", "percent", CTL_CELL_TEXT, 0},
@@ -59,6 +60,7 @@ static void make_words(json_t *reply)
 			json_object_del(o, "cause");
 		if (!json_integer_value(json_object_get(o, "held_s")))
 			json_object_del(o, "held_s");
+		ctl_tell_standing(o);
 		json_array_foreach(json_object_get(o, "views"), k, v)
 		{
 			bool votes = json_is_true(json_object_get(v, "votes"));

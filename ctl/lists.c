@@ -25,7 +25,7 @@ static const struct ctl_column nodes[] = {
 	{"OFFER%", "percent", CTL_CELL_TEXT, 0},
 	{"SESSIONS", "sessions", CTL_CELL_TEXT, 0},
 	{"STREAMS", "streams", CTL_CELL_TEXT, 0},
-	{"LEASE", "lease.kind", CTL_CELL_TEXT, 0},
+	{"LEASE", "standing", CTL_CELL_TEXT, 0},
 	{"UNTIL", "lease.until", CTL_CELL_TIME, 0},
 	{"REFUSED", "refused", CTL_CELL_TEXT, 0},
 	{0},
@@ -74,9 +74,13 @@ static const struct ctl_column events[] = {
 	{0},
 };
 static const struct ctl_column leases[] = {
-	{"NODE", "node", CTL_CELL_TEXT, 0},     {"LEASE", "kind", CTL_CELL_TEXT, 0},
-	{"ENDS", "until", CTL_CELL_TIME, 0},    {"BY", "by", CTL_CELL_TEXT, 0},
-	{"REASON", "reason", CTL_CELL_TEXT, 0}, {0},
+	{"NODE", "node", CTL_CELL_TEXT, 0},
+	{"LEASE", "kind", CTL_CELL_TEXT, 0},
+	{"STANDS", "standing", CTL_CELL_TEXT, 0},
+	{"ENDS", "until", CTL_CELL_TIME, 0},
+	{"BY", "by", CTL_CELL_TEXT, 0},
+	{"REASON", "reason", CTL_CELL_TEXT, 0},
+	{0},
 };
 static const struct ctl_column tokens[] = {
 	{"TOKEN", "id", CTL_CELL_TEXT, 0},
@@ -190,10 +194,18 @@ static void tell_more(const struct ctl_call *call, const char *kind, const json_
 			kind);
 }
 
+static void tell_standing(json_t *list)
+{
+	size_t i;
+	json_t *o;
+	json_array_foreach(list, i, o) ctl_tell_standing(o);
+}
+
 static int print_list(struct ctl_call *call, const struct list *l, json_t *reply)
 {
 	if (call->json)
 		return ctl_out(call, reply);
+	tell_standing(json_object_get(reply, l->name));
 	char *none = ctl_text("no %s", l->name);
 	ctl_grid(call, json_object_get(reply, l->name), l->columns, none);
 	free(none);

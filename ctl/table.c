@@ -340,13 +340,20 @@ static const struct ctl_option doctor_options[] = {
 	{0},
 };
 
-static const struct ctl_option lease_options[] = {
-	{.name = "for",
-	 .arg = "DURATION",
-	 .def = "1h",
-	 .help = "When it ends by itself: 30m, 2h, 1d"},
-	{.name = "reason", .arg = "TEXT", .help = "Why, for colleagues"},
-	ANYWAY("Also beyond the share of a region that may be out"),
+#define LEASE                                                                            \
+	{.name = "deadline",                                                             \
+	 .arg = "DURATION",                                                              \
+	 .help = "When it ends by itself: 30m, 2h, 1d (1h)"},                            \
+		{.name = "for", .arg = "DURATION", .help = "The same as --deadline"},    \
+		{.name = "reason", .arg = "TEXT", .help = "Why, for colleagues"},        \
+		ANYWAY("Also beyond the share of region or fleet that may be out")
+
+static const struct ctl_option cordon_options[] = {LEASE, SOCKET, {0}};
+
+static const struct ctl_option drain_options[] = {
+	LEASE,
+	{.name = "wait",
+	 .help = "Until the node is empty (exit status 0) or the deadline has come (75)"},
 	SOCKET,
 	{0},
 };
@@ -415,9 +422,9 @@ static const struct ctl_verb verbs[] = {
 	 get_tokens_options, ctl_get_list},
 	{"get vantages", NULL, "", 0, 0, "List the health checkers, and who has a vote",
 	 remote_options, ctl_get_list},
-	{"cordon", NULL, "NODE", 1, 1, "Send no new clients to a node", lease_options,
+	{"cordon", NULL, "NODE", 1, 1, "Send no new clients to a node", cordon_options,
 	 ctl_lease},
-	{"drain", NULL, "NODE", 1, 1, "Send a node's clients elsewhere", lease_options,
+	{"drain", NULL, "NODE", 1, 1, "Send a node's clients elsewhere", drain_options,
 	 ctl_lease},
 	{"undrain", "uncordon", "NODE", 1, 1, "End its lease before its time",
 	 remote_options, ctl_undrain},

@@ -114,6 +114,7 @@ void link_client_carrier_up(struct sp_link *l)
 			sp_session_hello(l->session, l->slot, frames, sizeof(frames),
 					 sp_loop_now_us(env->opt.loop));
 	}
+	l->flight_sent = true;
 	n = sp_hs_client_start(&d->hs, &opt, env->out, SP_HS_FLIGHT_MAX);
 	if (n < 0)
 		link_end(l, n == SP_E_LIMIT ? SP_REASON_MALFORMED : SP_REASON_INTERNAL);
@@ -179,6 +180,11 @@ int sp_link_ticket_psk(const struct sp_link *l, unsigned index, uint8_t *ret_psk
 		return -EINVAL;
 	memcpy(ret_psk, l->ticket_psk[index], sizeof(l->ticket_psk[index]));
 	return 0;
+}
+
+bool sp_link_flight_sent(const struct sp_link *l)
+{
+	return l->flight_sent;
 }
 
 int64_t sp_link_clock_skew_ms(const struct sp_link *l)

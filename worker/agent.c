@@ -82,6 +82,8 @@ static void send_telemetry(struct agt_agent *a)
 	t.streams = (uint32_t)r->gauge[WRK_GAUGE_STREAMS];
 	t.flows = (uint32_t)r->gauge[WRK_GAUGE_FLOWS];
 	t.draining = a->exit_draining;
+	// Of one writing: that it drains may be newer than what is counted.
+	t.empty = t.draining && r->gauge[WRK_GAUGE_DRAINING] && !t.streams && !t.flows;
 	t.ready = a->exit_ready && agt_beat_age_ms(a) <= AGT_HUNG_MS;
 	t.sessions_made = r->gauge[WRK_GAUGE_SESSIONS_MADE];
 	t.sessions_refused = r->gauge[WRK_GAUGE_SESSIONS_REFUSED];

@@ -52,7 +52,7 @@ def advice(place):
         "What the operator does:",
         "  sallyportctl apply --dry-run -f $P/fleet/fleet.yaml      edit it first, then without "
         "--dry-run",
-        "  sallyportctl cordon a; sallyportctl drain c; sallyportctl undrain a",
+        "  sallyportctl drain a --deadline 30m --wait; sallyportctl undrain a",
         "  sallyportctl rollback SEQUENCE      what that revision declared; get revisions lists "
         "them",
         f"  sallyportctl revoke --user {USER}      and the client is out",

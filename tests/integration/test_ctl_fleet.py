@@ -156,7 +156,7 @@ def test_events_are_followed(fleet, form):
 # ---- leases ----
 
 def test_a_lease_says_when_it_ends_and_a_wrong_one_says_why(fleet):
-    out = fleet.run("drain", "a", "--for", "2h", "--reason", "new disk").stdout
+    out = fleet.run("drain", "a", "--deadline", "2h", "--reason", "new disk").stdout
     assert re.fullmatch(r"a drains until \S+Z \(in 1 h 59 min\)\n|a drains until \S+Z \(in 2 h 0 min\)\n", out)
     (lease,) = fleet.json("get", "leases")["leases"]
     assert lease["reason"] == "new disk" and lease["kind"] == "drain" and lease["by"]
@@ -166,7 +166,11 @@ def test_a_lease_says_when_it_ends_and_a_wrong_one_says_why(fleet):
     refused(fleet, 66, '"a/0" is a worker, and leases are of whole nodes: a', "drain", "a/0")
     refused(fleet, 66, 'no node "aa"; is it a?', "cordon", "aa")
     refused(fleet, 66, "get nodes lists them", "cordon", "nobody")
+    refused(fleet, 2, "out already (a), and at most 1 may be", "drain", "b")
     refused(fleet, 64, "--for", "drain", "c", "--for", "soon")
+    refused(fleet, 64, "--deadline", "drain", "c", "--deadline", "soon")
+    refused(fleet, 64, "one of them", "drain", "c", "--deadline", "1h", "--for", "1h")
+    refused(fleet, 64, "--wait", "cordon", "c", "--wait")
     refused(fleet, 64, "--for", "drain", "c", "--for", "0s")
     refused(fleet, 65, "for_s: want 1 to", "drain", "c", "--for", "5000d")
     refused(fleet, 65, "reason: want at most", "drain", "c", "--reason", "x" * 1000)

@@ -11,6 +11,7 @@
 #include <cmocka.h>
 #include <sodium.h>
 
+#include "controller/drains.h"
 #include "controller/leases.h"
 #include "controller/tokens.h"
 
@@ -46,7 +47,7 @@ static void put_nodes(const char *region, unsigned n)
 
 static int allowed(const char *node)
 {
-	char why[200];
+	char why[512];
 	return con_lease_allowed(state, node, 1000, why, sizeof(why));
 }
 
@@ -64,6 +65,81 @@ static void a_third_of_a_region_may_be_out_and_no_more(void **s)
 	assert_int_equal(allowed("eu3"), 0); // it is out: renewed
 	assert_int_equal(allowed("us2"), 0);
 	assert_int_equal(allowed("nowhere"), -ENOENT);
+}
+
+static void a_third_of_the_fleet_may_be_out_and_no_more(void **s)
+{
+	char why[512];
+	(void)s;
+	put_nodes("eu", 2);
+	put_nodes("us", 2);
+	put_nodes("ap", 3);
+	assert_int_equal(allowed("eu0"), 0);
+	put("lease/ap1", "{\"kind\":\"cordon\",\"until\":2000}");
+	assert_int_equal(allowed("eu0"), 0); // 2 of 7
+	put("lease/us1", "{\"kind\":\"drain\",\"until\":2000}");
+	assert_int_equal(con_lease_allowed(state, "eu0", 1000, why, sizeof(why)),
+			 SP_E_LIMIT);
+	assert_non_null(
+		strstr(why, "2 of 7 nodes of the fleet are out already (ap1, us1)"));
+	assert_int_equal(con_lease_allowed(state, "ap0", 1000, why, sizeof(why)),
+			 SP_E_LIMIT); // the nearer one is said
+	assert_non_null(strstr(why, "1 of 3 nodes in region ap is out already (ap1)"));
+	assert_int_equal(allowed("us1"), 0); // renewed
+}
+
+static void a_refusal_names_some_of_those_that_are_out(void **s)
+{
+	char why[512], key[64];
+	(void)s;
+	put_nodes("eu", 20);
+	for (unsigned i = 0; i < 6; i++) {
+		snprintf(key, sizeof(key), "lease/eu%u", i);
+		put(key, "{\"kind\":\"drain\",\"until\":2000}");
+	}
+	assert_int_equal(con_lease_allowed(state, "eu7", 1000, why, sizeof(why)),
+			 SP_E_LIMIT);
+	assert_non_null(strstr(why, "6 of 20 nodes in region eu are out already "
+				    "(eu0, eu1, eu2, ...)"));
+}
+
+static void a_node_is_empty_when_all_its_workers_said_so(void **s)
+{
+	struct con_hub_peer a = {.connected = true, .boot = 7}, b = a;
+	struct con_drain_view v = {0};
+	(void)s;
+	sallyport__fleet__telemetry__init(&a.telemetry);
+	a.telemetry.boot = 7;
+	a.telemetry.draining = a.telemetry.empty = true;
+	b.telemetry = a.telemetry;
+	con_drain_add(&v, &a);
+	assert_true(v.empty);
+	con_drain_add(&v, &b);
+	assert_true(v.empty);
+	con_drain_add(&v, NULL); // never here
+	assert_false(v.empty);
+	assert_int_equal(v.unheard, 1);
+	con_drain_add(&v, &a);
+	assert_false(v.empty); // one that follows does not make up for it
+
+	v = (struct con_drain_view){0};
+	b.telemetry.empty = false;
+	b.telemetry.streams = 3;
+	con_drain_add(&v, &b);
+	con_drain_add(&v, &a);
+	assert_false(v.empty);
+	assert_int_equal(v.streams, 3);
+
+	v = (struct con_drain_view){0};
+	a.connected = false;
+	con_drain_add(&v, &a);
+	assert_false(v.empty);
+	a.connected = true;
+	a.telemetry.boot = 6; // of the boot before
+	v = (struct con_drain_view){0};
+	con_drain_add(&v, &a);
+	assert_false(v.empty);
+	assert_int_equal(v.unheard, 1);
 }
 
 static void a_lease_that_is_over_does_not_count(void **s)
@@ -200,6 +276,9 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		T(a_third_of_a_region_may_be_out_and_no_more),
+		T(a_third_of_the_fleet_may_be_out_and_no_more),
+		T(a_refusal_names_some_of_those_that_are_out),
+		T(a_node_is_empty_when_all_its_workers_said_so),
 		T(a_lease_that_is_over_does_not_count),
 		T(the_last_node_of_a_region_is_never_let_out),
 		T(workers_of_one_node_count_as_one),
