@@ -59,6 +59,7 @@ TOOLS  := $(patsubst tests/tools/%.c,$(BUILD)/tools/%,$(wildcard tests/tools/*.c
 BENCHES := $(patsubst tests/bench/%.c,$(BUILD)/bench/%,\
              $(filter-out tests/bench/benchlib.c,$(wildcard tests/bench/*.c)))
 SCALES := $(patsubst tests/scale/%.c,$(BUILD)/scale/%,$(wildcard tests/scale/*.c))
+CHAOS  := $(patsubst %,$(BUILD)/chaos/%,app dest)
 CSRC   := $(wildcard $(addsuffix /*.[ch],lib $(PROGS)) tests/*/*.[ch] tests/tools/*/*.[ch])
 
 all: $(BINS) ## build the programs (the default)
@@ -139,13 +140,22 @@ $(BUILD)/scale/%: $(BUILD)/tests/scale/%.o $(BUILD)/tests/bench/benchlib.o $(LIB
 	@mkdir -p $(@D)
 	$(link)
 
+# tests/chaos/: the two ends of the streams of `make chaos`, and what they share
+FLOWS := $(BUILD)/tests/chaos/flows
+$(FLOWS).a: $(FLOWS).o $(BUILD)/tests/chaos/content.o
+	@rm -f $@; $(AR) rcs $@ $^
+$(BUILD)/chaos/%: $(BUILD)/tests/chaos/%.o $(FLOWS).a
+	@mkdir -p $(@D)
+	$(link)
+$(BUILD)/tests/test_flows: $(FLOWS).a
+
 # What needs packages first installs them, then starts over with them in place.
 JOBS  = $(if $(filter -j%,$(MAKEFLAGS)),,-j$(shell nproc))
 again = +@deploy/install-deps build $(1) && $(MAKE) --no-print-directory $(JOBS) $(2)
 
 check: ## set up, build, run all tests; the last line is "N passed, N failed"
 	$(call again,test,check-built)
-check-built: $(BINS) $(TESTS) $(FUZZ) $(TOOLS) $(SCALES)
+check-built: $(BINS) $(TESTS) $(FUZZ) $(TOOLS) $(SCALES) $(CHAOS)
 	@SP_BUILD=$(abspath $(BUILD)) $(PYTHON) tests/check.py --build $(BUILD) $(CHECK_ARGS)
 check-unit: $(TESTS) ## build and run the unit tests only
 	@$(PYTHON) tests/check.py --build $(BUILD) --only unit
@@ -167,6 +177,11 @@ scale-built: $(SCALES)
 detect: ## set up, build, measure how fast the dead and that no living are demoted (20 min)
 	$(call again,test,all)
 	@$(PYTHON) tests/integration/detect.py --build $(BUILD) $(DETECT_ARGS)
+chaos: ## set up, build, break all that the promise names: SCENARIO=crash SECONDS=60 SEED=1
+	$(call again,test,all chaos-built)
+	@$(PYTHON) tests/chaos/chaos.py --build $(BUILD) $(SCENARIO) $(if $(SECONDS),--seconds $(SECONDS)) \
+	  $(if $(SEED),--seed $(SEED)) $(CHAOS_ARGS)
+chaos-built: $(CHAOS) $(TOOLS)
 tools: $(TOOLS)
 
 # Everything again with clang and the fuzzer's coverage, below build/libfuzzer.
@@ -215,7 +230,7 @@ clean: ## remove build/
 	rm -rf build
 
 FORCE:
-.PHONY: FORCE all help check check-built check-unit demo playground bench bench-built scale scale-built detect tools \
+.PHONY: FORCE all help check check-built check-unit demo playground bench bench-built scale scale-built detect chaos chaos-built tools \
         fuzz fuzz-built lint lint-run format install uninstall clean
 .SECONDARY:
 .DELETE_ON_ERROR:

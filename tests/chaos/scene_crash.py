@@ -1,0 +1,224 @@
+"""crash: SIGKILL of the exit, again and again, under streams of all kinds. hang: SIGSTOP of
+the exit; SIGKILL of the keeper."""
+
+import os
+import signal
+import time
+
+from frame import Takeovers, scenario
+from harness import SLOW, children, wait_until
+from traffic import Traffic
+
+LOG = os.environ.get("CHAOS_LOG", "info")
+ROOMY = {"limits": {"opens_per_second": 100000, "streams_per_session": 16384},
+         "log": {"level": LOG}}
+CLIENT = {"limits": {"connections": 16384, "streams": 16384}, "log": {"level": LOG}}
+MIX = {"down": 40, "up": 40, "both": 30, "half": 30, "zero": 20, "tiny": 40, "dial": 10,
+       "idle": 20}
+
+
+def mix(scale=1.0, **rates):
+    """Counts for the application, at least one of each kind."""
+    return [f"{k}={max(1, round(n * scale))}" + (f":{rates[k]}" if k in rates else "")
+            for k, n in MIX.items()]
+
+
+class Killer:
+    """Kills a worker's exit at moments that the seed chose, waits for the next exit."""
+
+    def __init__(self, run, worker):
+        self.run, self.worker, self.takeovers = run, worker, Takeovers(worker)
+        self.kills = self.early = 0
+
+    def exit(self, timeout=10):
+        end = time.monotonic() + timeout * SLOW
+        while not (pids := children(self.worker.pid)):
+            if time.monotonic() > end or not self.worker.alive():
+                raise AssertionError(f"no exit:\n{self.worker.log[-2000:]}")
+            time.sleep(0.0005)
+        return pids[0]
+
+    def kill(self):
+        """One; or two, where the second comes while the first's successor is starting."""
+        os.kill(self.exit(), signal.SIGKILL)
+        self.kills += 1
+
+    def kill_and_wait(self, early=0.0):
+        """early: the chance that the successor is killed before it has told anything. time
+        of the last kill."""
+        n = len(self.takeovers.read())
+        at = time.monotonic()
+        old = self.exit()
+        self.kill()
+        while self.run.rng.random() < early:
+            wait = self.run.rng.random() * 0.03
+            while self.exit() == old:
+                time.sleep(0.0005)
+            time.sleep(wait)
+            old, at = self.exit(), time.monotonic()
+            n = len(self.takeovers.read())
+            self.kill()
+            self.early += 1
+        self.takeovers.wait(n + 1)
+        return at
+
+
+def ms_of(rows, key="us"):
+    return sorted((r[key] / 1000, 1) for r in rows)
+
+
+def losses(run, killer):
+    rows = killer.takeovers.read()
+    run.measure("records lost at adoption", sum(r["lost"] for r in rows), "", 0, "==")
+    run.facts["adoptions"] = len(rows)
+    run.facts["repaired_bytes"] = sum(r["repaired_bytes"] for r in rows)
+    run.facts["orphan_descriptors"] = sum(r["orphans"] for r in rows)
+
+
+def bulk_under_kills(run):
+    """Two workers, one of which is killed while the streams of both are checked."""
+    lab, scale = run.lab, run.size(1.0, 0.15)
+    kills_wanted, bytes_wanted = run.size(1000, 5), run.size(20e9, 20e6)
+    workers = [lab.worker(f"worker{i}", **ROOMY) for i in range(2)]
+    clients = [lab.client(f"client{i}", [w], **CLIENT) for i, w in enumerate(workers)]
+    traffic = run.keep(Traffic(lab, run.seed))
+    for c in clients:
+        traffic.start(c, *mix(scale))
+    flows = sum(a.flows for a in traffic.apps)
+    traffic.wait_live(flows * 0.8)
+    killer = Killer(run, workers[0])
+    began = time.monotonic()
+    while not traffic.dead():
+        killer.kill_and_wait(early=0.2)
+        time.sleep(run.rng.choice((0.0, 0.05, 0.15, 0.3)) * run.rng.random() * 2)
+        run.progress(f"{killer.kills} kills, {traffic.total('rx') / 1e9:.2f} GB checked, "
+                     f"{traffic.total('failed')} failed, {traffic.total('bad')} bad")
+        past = time.monotonic() - began > run.seconds
+        if past and (run.small or (killer.kills >= kills_wanted
+                                   and traffic.total("rx") >= bytes_wanted)):
+            break
+        if time.monotonic() - began > 4 * run.seconds * SLOW:
+            break
+    seconds = time.monotonic() - began
+    run.claim("the traffic runs to its end", not traffic.dead())
+    run.progress("streams come to their ends", now=True)
+    traffic.stop()
+    run.measure("SIGKILLs", killer.kills, "", kills_wanted, ">=")
+    run.measure("of which during an adoption", killer.early, "")
+    run.measure("streams at a time", flows, "", run.size(200, 30), ">=")
+    run.distribution("adoption under load", ms_of(killer.takeovers.read()))
+    v = traffic.finish()
+    run.verdict(v)
+    run.measure("checked on both workers", round(v.verified / 1e9, 2), "GB",
+                bytes_wanted / 1e9, ">=", note=f"{v.verified / 1e6 / seconds:.0f} MB/s")
+    losses(run, killer)
+    for p in [*clients, *workers]:
+        p.stop()
+
+
+def many_flows(run, flows, kills, clients=1, target_ms=50.0):
+    """Kills under so many streams: the takeover's time and, for requests and answers, the
+    pause that applications see."""
+    lab = run.lab
+    worker = lab.worker(f"many{flows}", nofile=20000, **ROOMY)
+    cs = [lab.client(f"many{flows}-{i}", [worker], **CLIENT) for i in range(clients)]
+    for c in cs:
+        c.nofile = 20000
+    traffic = run.keep(Traffic(lab, run.seed, name=f"traffic{flows}"))
+    kind = "echo" if flows <= 1000 else "idle"
+    for c in cs:
+        traffic.start(c, f"{kind}={flows // clients}")
+    traffic.wait_live(flows, 120)
+    killer = Killer(run, worker)
+    for i in range(kills):
+        time.sleep(0.6 + run.rng.random() * 0.3)
+        traffic.mark()
+        killer.kill_and_wait()
+        run.progress(f"{flows} streams: {i + 1} of {kills} kills")
+    time.sleep(0.5)
+    traffic.mark()
+    rows = killer.takeovers.read()
+    run.claim("every stream was there at each adoption",
+              min(r["streams"] for r in rows) >= flows * 0.99, str(rows[-1]))
+    p99 = run.distribution(f"adoption at {flows} flows", ms_of(rows))
+    run.measure(f"adoption at {flows} flows, p99", p99, "ms", target_ms, timing=True)
+    if kind == "echo":
+        p99 = run.distribution("kill to first new byte", traffic.distribution("first"))
+        run.distribution("longest pause after a kill", traffic.distribution("pause"))
+        run.measure(f"kill to first new byte at {flows} flows, p99", p99, "ms", 50.0,
+                    timing=True, note="RTT 0")
+    traffic.stop(30)
+    v = traffic.finish()
+    bad = [f for f in v.faults]
+    run.measure(f"faults among {v.streams} streams", len(bad), "", 0, "==")
+    run.facts[f"faults at {flows} flows"] = v.told()
+    for p in [*cs, worker]:
+        p.stop()
+
+
+@scenario("crash", seconds=240, short=4)
+def crash(run):
+    """SIGKILL of the exit under streams of all kinds"""
+    bulk_under_kills(run)
+    many_flows(run, run.size(1000, 100), run.size(100, 3))
+    if not run.small:
+        many_flows(run, 15000, 20, clients=4, target_ms=150.0)
+
+
+@scenario("hang", seconds=60, short=3)
+def hang(run):
+    """SIGSTOP of the exit; SIGKILL of the keeper"""
+    lab = run.lab
+    workers = [lab.worker(f"worker{i}", **ROOMY) for i in range(2)]
+    client = lab.client("client", workers, **CLIENT)
+    traffic = run.keep(Traffic(lab, run.seed))
+    flows = run.size(200, 40)
+    app = traffic.start(client, f"echo={flows}", *mix(0.1))
+    traffic.wait_live(app.flows * 0.8)
+    takeovers, n, pauses = Takeovers(workers[0]), 0, []
+    while run.left() > 0 or n < 2:
+        time.sleep(0.5 + run.rng.random())
+        at = traffic.mark()
+        os.kill(children(workers[0].pid)[0], signal.SIGSTOP)
+        n += 1
+        takeovers.wait(n, 10 * SLOW)
+        run.progress(f"{n} hangs, {traffic.total('rx') / 1e9:.2f} GB checked, "
+                     f"{traffic.total('failed')} failed, {traffic.total('bad')} bad")
+        pauses.append(time.monotonic() - at)
+    time.sleep(1.0)
+    traffic.mark()
+    run.measure("hangs", n, "")
+    run.distribution("SIGSTOP to another exit", sorted((p * 1000, 1) for p in pauses))
+    p99 = run.distribution("SIGSTOP to first new byte", traffic.distribution("first"))
+    run.measure("SIGSTOP to first new byte, p99", p99, "ms", 1500.0, timing=True)
+    traffic.stop()
+    run.verdict(traffic.finish())
+    keeper_killed(run, workers, client)
+
+
+def keeper_killed(run, workers, client):
+    """New streams on another node after the keeper's end."""
+    traffic = run.keep(Traffic(run.lab, run.seed + 1, name="after"))
+    first = client.in_use()
+    victim = next(w for w in workers if w.name == first)
+    other = next(w for w in workers if w is not victim)
+    at = time.monotonic()
+    victim.kill()
+    traffic.start(client, "tiny=20")
+    wait_until(lambda: traffic.live() >= 20, 20 * SLOW, "streams on another node")
+    app = traffic.apps[0]
+    traffic.stop()
+    run.claim("clients went to the other node", client.in_use() == other.name)
+    began = first_dialled(traffic)
+    run.measure("keeper killed: first stream on another node", round((began - at) * 1000, 1),
+                "ms", 1000.0, timing=True)
+    run.measure("keeper killed: streams refused", app.stat["failed"], "", 0, "==")
+    run.claim("after it all is checked", not traffic.finish().faults)
+
+
+def first_dialled(traffic):
+    """time.monotonic() of the first stream that was answered."""
+    import history
+    for a in traffic.apps:
+        a.end()
+    return min(e["t"] for e in history.read(traffic.dir / "app0") if e["e"] == "dialled")
