@@ -13,7 +13,8 @@
 //   idle          a few words with long silence between
 //   echo          a request each 100-200 ms, for ever
 //   paced         both ways at the rate, for ever
-// Commands, one a line: `mark NS` (CLOCK_MONOTONIC), `report`, `stop` (no further
+//   load          down, for ever
+// Commands, one a line: those of engine_obey (flows.h); `stop` (no further
 // streams, those that are there come to their ends; the program ends after them). Ends at
 // the end of input.
 #include <arpa/inet.h>
@@ -34,9 +35,10 @@
 #define KIB      1024u
 #define MIB      (1024u * KIB)
 
-enum kind { DOWN, UP, BOTH, HALF, ZERO, TINY, DIAL, IDLE, ECHO, PACED, KINDS };
-static const char *const kind_names[KINDS] = {"down", "up",   "both", "half", "zero",
-					      "tiny", "dial", "idle", "echo", "paced"};
+enum kind { DOWN, UP, BOTH, HALF, ZERO, TINY, DIAL, IDLE, ECHO, PACED, LOAD, KINDS };
+static const char *const kind_names[KINDS] = {"down", "up",    "both", "half",
+					      "zero", "tiny",  "dial", "idle",
+					      "echo", "paced", "load"};
 
 enum phase { WAITING, CONNECTING, ASKED };
 
@@ -144,6 +146,10 @@ static void make_plan(struct slot *s)
 		break;
 	case PACED:
 		p->up_total = p->down_total = 1ull << 38;
+		break;
+	case LOAD:
+		p->down_total = 1ull << 38;
+		p->flags = FLOW_UP_AFTER_DOWN;
 		break;
 	case KINDS:
 		break;
@@ -293,11 +299,7 @@ static void stop(struct engine *e)
 
 static void line(struct engine *e, char *text)
 {
-	if (strncmp(text, "mark ", 5) == 0)
-		engine_mark(e, strtoull(text + 5, NULL, 10));
-	else if (strcmp(text, "report") == 0)
-		engine_report(e, "report", true);
-	else if (strcmp(text, "stop") == 0)
+	if (!engine_obey(e, text) && strcmp(text, "stop") == 0)
 		stop(e);
 }
 

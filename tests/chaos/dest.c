@@ -3,9 +3,9 @@
 //
 //   dest ADDRESS HISTORY
 //
-// Listens on two ports and prints them: {"e":"ready","port":N,"slow":N}. The slow one has
-// no room for waiting connections and takes a few each now and then, so that dials last.
-// Commands, one a line: `mark NS` (CLOCK_MONOTONIC), `report`. Ends at the end of input.
+// Listens on two ports and prints them: {"e":"ready","port":N,"slow":N}. The slow one
+// answers no SYN most of the time, so that dials last.
+// Commands, one a line: those of engine_obey (flows.h). Ends at the end of input.
 #include <arpa/inet.h>
 #include <errno.h>
 #include <netinet/tcp.h>
@@ -17,9 +17,10 @@
 
 #include "tests/chaos/flows.h"
 
-#define MS        1000000ull
-#define SLOW_NS   (250 * MS) // between looks at the slow listener
-#define SLOW_TAKE 4
+#define MS      1000000ull
+// Of the slow port. A SYN is sent again each second: it is let in by the fourth.
+#define SHUT_NS (700 * MS)
+#define OPEN_NS (600 * MS)
 
 struct conn {
 	struct flow f; // first
@@ -30,20 +31,20 @@ struct conn {
 };
 
 static struct flow ports[2]; // listeners; the second is the slow one
+static int filler = -1;      // of the slow one, while it is shut
+static in_port_t filler_port;
 static uint32_t conns;
 static uint64_t strangers; // ended without a header
 
-static void listen_on(struct engine *e, struct flow *f, const char *address, int backlog)
+static void listen_on(struct engine *e, struct flow *f, const char *address)
 {
 	struct sockaddr_in sa = {.sin_family = AF_INET};
 
 	f->fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
 	if (f->fd < 0 || inet_pton(AF_INET, address, &sa.sin_addr) != 1 ||
-	    bind(f->fd, (struct sockaddr *)&sa, sizeof(sa)) || listen(f->fd, backlog))
+	    bind(f->fd, (struct sockaddr *)&sa, sizeof(sa)) || listen(f->fd, 4096))
 		flows_die(address);
-	engine_add(e, f, backlog ? EPOLLIN : 0);
-	if (!backlog)
-		engine_wake_at(e, f, e->now_ns + SLOW_NS);
+	engine_add(e, f, EPOLLIN);
 }
 
 static int port_of(const struct flow *f)
@@ -54,6 +55,38 @@ static int port_of(const struct flow *f)
 	if (getsockname(f->fd, (struct sockaddr *)&sa, &len))
 		flows_die("getsockname");
 	return ntohs(sa.sin_port);
+}
+
+// Nobody is let in: one connection of our own fills the queue, so SYNs are dropped. (A
+// queue that fills while handshakes are under way would reset some of them later.)
+static void shut(struct engine *e)
+{
+	struct sockaddr_in sa;
+	socklen_t len = sizeof(sa);
+
+	if (listen(ports[1].fd, 0) ||
+	    getsockname(ports[1].fd, (struct sockaddr *)&sa, &len))
+		flows_die("listen");
+	filler = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+	if (filler < 0)
+		flows_die("socket");
+	(void)connect(filler, (struct sockaddr *)&sa, sizeof(sa));
+	len = sizeof(sa);
+	if (getsockname(filler, (struct sockaddr *)&sa, &len))
+		flows_die("getsockname");
+	filler_port = sa.sin_port;
+	engine_watch(e, &ports[1], 0);
+	engine_wake_at(e, &ports[1], e->now_ns + SHUT_NS);
+}
+
+static void let_in(struct engine *e)
+{
+	close(filler);
+	filler = -1;
+	if (listen(ports[1].fd, 4096))
+		flows_die("listen");
+	engine_watch(e, &ports[1], EPOLLIN);
+	engine_wake_at(e, &ports[1], e->now_ns + OPEN_NS);
 }
 
 static bool take_one(struct engine *e, struct flow *listener)
@@ -67,6 +100,10 @@ static bool take_one(struct engine *e, struct flow *listener)
 
 	if (fd < 0)
 		return false;
+	if (listener == &ports[1] && sa.sin_port == filler_port) {
+		close(fd);
+		return true;
+	}
 	setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
 	c = calloc(1, sizeof(*c));
 	if (!c)
@@ -80,16 +117,16 @@ static bool take_one(struct engine *e, struct flow *listener)
 	return true;
 }
 
-static void accept_some(struct engine *e, struct flow *f)
+static void accept_some(struct engine *e, struct flow *f, uint32_t events)
 {
-	if (f == &ports[0]) {
-		for (int i = 0; i < 64 && take_one(e, f); i++)
-			;
-		return;
-	}
-	for (int i = 0; i < SLOW_TAKE && take_one(e, f); i++)
+	bool open = f == &ports[0] || filler < 0;
+
+	for (int i = 0; open && i < 64 && take_one(e, f); i++)
 		;
-	engine_wake_at(e, f, e->now_ns + SLOW_NS);
+	if (f == &ports[1] && !events && filler < 0)
+		shut(e);
+	else if (f == &ports[1] && !events)
+		let_in(e);
 }
 
 static void ready(struct engine *e, struct flow *f, uint32_t events)
@@ -97,9 +134,8 @@ static void ready(struct engine *e, struct flow *f, uint32_t events)
 	struct conn *c = (struct conn *)f;
 	ssize_t n;
 
-	(void)events;
 	if (f == &ports[0] || f == &ports[1]) {
-		accept_some(e, f);
+		accept_some(e, f, events);
 		return;
 	}
 	n = recv(f->fd, c->header + c->have, sizeof(c->header) - c->have, 0);
@@ -136,10 +172,7 @@ static void end(struct engine *e, struct flow *f, enum flow_state how)
 
 static void line(struct engine *e, char *text)
 {
-	if (strncmp(text, "mark ", 5) == 0)
-		engine_mark(e, strtoull(text + 5, NULL, 10));
-	else if (strcmp(text, "report") == 0)
-		engine_report(e, "report", true);
+	(void)engine_obey(e, text);
 }
 
 int main(int argc, char **argv)
@@ -155,8 +188,9 @@ int main(int argc, char **argv)
 	e.ready = ready;
 	e.end = end;
 	e.line = line;
-	listen_on(&e, &ports[0], argv[1], 4096);
-	listen_on(&e, &ports[1], argv[1], 0);
+	listen_on(&e, &ports[0], argv[1]);
+	listen_on(&e, &ports[1], argv[1]);
+	shut(&e);
 	printf("{\"e\":\"ready\",\"port\":%d,\"slow\":%d}\n", port_of(&ports[0]),
 	       port_of(&ports[1]));
 	fflush(stdout);

@@ -102,7 +102,7 @@ static void progress(struct engine *e, struct flow *f)
 		return;
 	if (e->now_ns > since && e->now_ns - since > f->stall_ns)
 		f->stall_ns = e->now_ns - since;
-	if (!e->mark || since > e->mark_ns + MARK_LATE)
+	if (!e->armed || since > e->mark_ns + MARK_LATE)
 		return;
 	from = since > e->mark_ns ? since : e->mark_ns;
 	wait = e->now_ns > from ? e->now_ns - from : 0;
@@ -116,7 +116,7 @@ static void pause_since_mark(struct engine *e, struct flow *f)
 {
 	uint64_t from = f->due_ns > e->mark_ns ? f->due_ns : e->mark_ns;
 
-	if (e->mark && f->due_ns && e->now_ns > from &&
+	if (e->armed && f->due_ns && e->now_ns > from &&
 	    e->now_ns - from > f->mark_stall_ns)
 		f->mark_stall_ns = e->now_ns - from;
 }
@@ -143,7 +143,7 @@ static uint64_t next_due(const struct engine *e, const struct flow *f)
 	return e->now_ns + p->interval_ms * MS;
 }
 
-void engine_mark(struct engine *e, uint64_t at_ns)
+void engine_calm(struct engine *e)
 {
 	struct flow *f;
 
@@ -152,10 +152,17 @@ void engine_mark(struct engine *e, uint64_t at_ns)
 		if (!f->live)
 			continue;
 		pause_since_mark(e, f);
-		if (e->mark && (f->mark == e->mark || f->mark_stall_ns))
+		if (e->armed && (f->mark == e->mark || f->mark_stall_ns))
 			stall_count(e->pause, f->mark_stall_ns);
 		f->mark_stall_ns = 0;
 	}
+	e->armed = false;
+}
+
+void engine_mark(struct engine *e, uint64_t at_ns)
+{
+	engine_calm(e);
+	e->armed = true;
 	e->mark++;
 	e->mark_ns = at_ns;
 }
@@ -396,7 +403,7 @@ static int socket_error(int fd)
 static void over(struct engine *e, struct flow *f, enum flow_state how)
 {
 	pause_since_mark(e, f);
-	if (e->mark && f->mark_stall_ns)
+	if (e->armed && f->mark_stall_ns)
 		stall_count(e->pause, f->mark_stall_ns);
 	e->live--;
 	if (how == FLOW_DONE)
@@ -567,6 +574,19 @@ static bool read_input(struct engine *e)
 		len -= (size_t)(end + 1 - buf);
 		memmove(buf, end + 1, len + 1);
 	}
+	return true;
+}
+
+bool engine_obey(struct engine *e, const char *text)
+{
+	if (strncmp(text, "mark ", 5) == 0)
+		engine_mark(e, strtoull(text + 5, NULL, 10));
+	else if (strcmp(text, "calm") == 0)
+		engine_calm(e);
+	else if (strcmp(text, "report") == 0)
+		engine_report(e, "report", true);
+	else
+		return false;
 	return true;
 }
 

@@ -69,6 +69,7 @@ struct engine {
 	LIST_HEAD(, flow) flows;
 	uint64_t rx_bytes, tx_bytes; // verified or not
 	uint64_t live, done, failed, bad;
+	bool armed;    // pauses are counted since the mark
 	uint32_t mark; // counts them
 	uint64_t mark_ns;
 	bool stopping;
@@ -115,8 +116,13 @@ bool flow_plan_parse(const uint8_t *from, struct flow_plan *ret);
 // tells connections of the same stream apart.
 void flow_history(struct engine *e, const struct flow *f, const char *how, uint32_t conn);
 
-// Takes the pauses of all flows since the last mark, then begins anew.
+// Counts pauses from here on, each flow's longest and the one to its first byte. at_ns:
+// when what is to be measured happened.
 void engine_mark(struct engine *e, uint64_t at_ns);
+// Keeps what was counted since the mark; until the next one nothing is.
+void engine_calm(struct engine *e);
+// `mark NS` (CLOCK_MONOTONIC), `calm`, `report`. False: another command.
+bool engine_obey(struct engine *e, const char *text);
 // One JSON object: counters; with distributions if `all`.
 void engine_report(struct engine *e, const char *event, bool all);
 

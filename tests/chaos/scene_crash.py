@@ -136,7 +136,7 @@ def many_flows(run, flows, kills, clients=1, target_ms=50.0):
         killer.kill_and_wait()
         run.progress(f"{flows} streams: {i + 1} of {kills} kills")
     time.sleep(0.5)
-    traffic.mark()
+    traffic.calm()
     rows = killer.takeovers.read()
     run.claim("every stream was there at each adoption",
               min(r["streams"] for r in rows) >= flows * 0.99, str(rows[-1]))
@@ -186,7 +186,7 @@ def hang(run):
                      f"{traffic.total('failed')} failed, {traffic.total('bad')} bad")
         pauses.append(time.monotonic() - at)
     time.sleep(1.0)
-    traffic.mark()
+    traffic.calm()
     run.measure("hangs", n, "")
     run.distribution("SIGSTOP to another exit", sorted((p * 1000, 1) for p in pauses))
     p99 = run.distribution("SIGSTOP to first new byte", traffic.distribution("first"))

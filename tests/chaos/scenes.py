@@ -1,10 +1,12 @@
 """The scenarios by name."""
 
 import scene_crash
+import scene_cut
 from frame import SCENARIOS
 from harness import alone
 
 NEEDS_KEEPER = {"crash", "hang"}
+NEEDS_NET = {"cut"}
 
 
 def why_not(function):
@@ -14,5 +16,5 @@ def why_not(function):
     return ""
 
 
-assert scene_crash
+assert scene_crash and scene_cut
 __all__ = ["SCENARIOS", "why_not"]

@@ -49,6 +49,12 @@ class End:
     def alive(self):
         return self.process.poll() is None
 
+    def mark(self, at):
+        self.say(f"mark {int(at * 1e9)}")
+
+    def calm(self):
+        self.say("calm")
+
     def report(self):
         """Its distributions as they are now."""
         n = len(self.reports)
@@ -113,11 +119,16 @@ class Traffic:
         return sum(x.stat.get(key, 0) for x in [*self.apps, self.dest])
 
     def mark(self, at=None):
-        """From here on pauses are counted anew; time.monotonic() of it."""
+        """From here on pauses are counted; time.monotonic() of it."""
         at = at or time.monotonic()
         for x in [*self.apps, self.dest]:
-            x.say(f"mark {int(at * 1e9)}")
+            x.mark(at)
         return at
+
+    def calm(self):
+        """Pauses are not counted until the next mark."""
+        for x in [*self.apps, self.dest]:
+            x.calm()
 
     def stop(self, timeout=60):
         """No further streams; those that are there end. Whether all did."""
