@@ -408,10 +408,14 @@ class KeptProcess(Process):
 
     def signal(self, number):
         """A stop holds the keeper too, which would take the exit for hung."""
-        pids = [self.pid, *descendants(self.pid)] if self.alive() else []
+        if number not in (signal.SIGSTOP, signal.SIGCONT):
+            super().signal(number)
+            return
+        below = descendants(self.pid) if self.alive() else []
+        pids = [self.pid, *(p for p in below if comm(p) in ("sallyport-keep", "sallyport-exit"))]
         if number == signal.SIGCONT:
             pids.reverse()
-        for pid in pids if number in (signal.SIGSTOP, signal.SIGCONT) else pids[:1]:
+        for pid in pids if self.alive() else []:
             os.kill(pid, number)
 
     def rss_kb(self):
