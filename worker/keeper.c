@@ -313,5 +313,8 @@ int wrk_kept_sweep(struct wrk_kept *k)
 		close(fd);
 		n++;
 	}
+	free(k->taken);
+	k->taken = NULL;
+	k->n_taken = 0;
 	return n;
 }

@@ -47,14 +47,15 @@ struct wrk_kept {
 	int fd;      // the file of life and arena
 	bool trial;  // of a new image (worker/keeper_upgrade.h)
 	bool heir;   // an earlier exit's arena and sockets are there
-	bool *taken; // by descriptor: not inherited, or somebody's by now
+	bool *taken; // by descriptor: not inherited, or somebody's by now; until _sweep
 	int n_taken;
 };
 
 // Becomes the keeper; in the exit, and only there, it returns. 0 and *ret, which lasts as
 // long as the process; -errno: there is no keeper, and this process is as it was.
 int wrk_keeper_run(char **argv, struct wrk_kept *ret);
-// Inherited descriptors that nobody took are closed, streams with a reset. How many.
+// Inherited descriptors that nobody took are closed, streams with a reset. How many. The
+// last use of `taken`, which is freed.
 int wrk_kept_sweep(struct wrk_kept *k);
 // How many crashes of the last `within_ms` had this mark (0: any).
 unsigned wrk_life_crashes(const struct wrk_life *l, uint64_t mark, uint64_t within_ms);

@@ -276,5 +276,7 @@ int main(int argc, char **argv)
 		return sp_conf_write_reference(&wrk_config_table, SP_CONF_MDOC, stdout)
 			       ? EX_IOERR
 			       : EX_OK;
-	return with_config(&args);
+	int ended = with_config(&args);
+	free(args.kept.taken);
+	return ended;
 }

@@ -367,5 +367,11 @@ int main(int argc, char **argv)
 	       l.last_ns > from ? (double)(l.last_ns - from) / 1e9 : 0,
 	       (unsigned long long)l.bytes, percentile(&l, 0), percentile(&l, 0.5),
 	       percentile(&l, 0.99), percentile(&l, 1));
-	return l.failed || *l.why;
+	bool bad = l.failed || *l.why;
+	for (uint32_t i = 0; i < l.n_tokens; i++)
+		free(l.tokens[i]);
+	free(l.tokens);
+	free(l.conn);
+	free(l.took_us);
+	return bad;
 }
