@@ -59,7 +59,7 @@ TOOLS  := $(patsubst tests/tools/%.c,$(BUILD)/tools/%,$(wildcard tests/tools/*.c
 BENCHES := $(patsubst tests/bench/%.c,$(BUILD)/bench/%,\
              $(filter-out tests/bench/benchlib.c,$(wildcard tests/bench/*.c)))
 SCALES := $(patsubst tests/scale/%.c,$(BUILD)/scale/%,$(wildcard tests/scale/*.c))
-CHAOS  := $(patsubst %,$(BUILD)/chaos/%,app dest)
+CHAOS  := $(patsubst %,$(BUILD)/chaos/%,app dest epochs)
 CSRC   := $(wildcard $(addsuffix /*.[ch],lib $(PROGS)) tests/*/*.[ch] tests/tools/*/*.[ch])
 
 all: $(BINS) ## build the programs (the default)
@@ -144,7 +144,7 @@ $(BUILD)/scale/%: $(BUILD)/tests/scale/%.o $(BUILD)/tests/bench/benchlib.o $(LIB
 FLOWS := $(BUILD)/tests/chaos/flows
 $(FLOWS).a: $(FLOWS).o $(BUILD)/tests/chaos/content.o
 	@rm -f $@; $(AR) rcs $@ $^
-$(BUILD)/chaos/%: $(BUILD)/tests/chaos/%.o $(FLOWS).a
+$(BUILD)/chaos/%: $(BUILD)/tests/chaos/%.o $(FLOWS).a $(LIB)
 	@mkdir -p $(@D)
 	$(link)
 $(BUILD)/tests/test_flows: $(FLOWS).a

@@ -131,11 +131,11 @@ static uint64_t next_due(const struct engine *e, const struct flow *f)
 	if (p->unit)
 		return !f->server && f->sent > f->rx.bytes ? e->now_ns : 0;
 	if (!f->server) {
-		if (p->flags & FLOW_DOWN_AFTER_UP && !f->fin)
-			return 0;
+		if (p->flags & FLOW_DOWN_AFTER_UP && !f->rx.bytes)
+			return 0; // ours is on its way, for as long as it takes
 		if (p->pause_every) // it may be waiting for its own reader's pause
 			return 0;
-	} else if ((p->flags & FLOW_UP_AFTER_DOWN && !f->fin) || p->pause_every) {
+	} else if ((p->flags & FLOW_UP_AFTER_DOWN && !f->rx.bytes) || p->pause_every) {
 		return 0;
 	}
 	if (f->rx.bytes >= (f->server ? p->up_total : p->down_total))

@@ -187,7 +187,8 @@ def check(app_events, dest_events, may_redo=False, may_refuse=False):
         end = ends.get(s)
         if end:
             v.finished += end["how"] == "done"
-            v.stalls_ms.setdefault(kinds.get(s, "?"), []).append(end["stall_ms"])
+            v.stalls_ms.setdefault(kinds.get(s, "?"), []).append(
+                max(e["stall_ms"] for e in [end, *mine]))
         v.verified += sum(e["bytes"] for e in mine) + (end["bytes"] if end else 0)
         if s in refused and not may_refuse:
             r = refused[s]
