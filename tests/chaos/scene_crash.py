@@ -1,12 +1,17 @@
 """crash: SIGKILL of the exit, again and again, under streams of all kinds. hang: SIGSTOP of
 the exit; SIGKILL of the keeper."""
 
+import json
 import os
 import signal
+import subprocess
 import time
 
 from frame import Takeovers, scenario
-from harness import SLOW, children, wait_until
+from harness import BUILD, SLOW, children
+from history import check_epochs, read
+from servers import wait_until
+from signed import NodeKey, pass_body
 from traffic import Traffic
 
 LOG = os.environ.get("CHAOS_LOG", "info")
@@ -75,6 +80,56 @@ def losses(run, killer):
     run.facts["orphan_descriptors"] = sum(r["orphans"] for r in rows)
 
 
+class Epochs:
+    """A device beside the others that attaches to a worker with whatever epoch."""
+
+    def __init__(self, run, worker, name="epochs"):
+        self.run, self.top, self.told = run, 0, []
+        folder = run.lab.dir / name
+        folder.mkdir()
+        key = NodeKey("device")
+        key.save(folder / "device.key")
+        body = pass_body(key.public, serial=os.urandom(16))
+        (folder / "pass").write_bytes(run.lab.signer.blob("pass", body))
+        self.process = subprocess.Popen(
+            [BUILD / "chaos/epochs", "127.0.0.1", str(worker.port), worker.key.public.hex(),
+             folder / "device.key", folder / "pass"],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1)
+
+    def ask(self, verb, epoch):
+        self.process.stdin.write(f"{verb} {epoch}\n")
+        line = self.process.stdout.readline()
+        if not line:
+            raise AssertionError("the tool epochs ended")
+        answer = json.loads(line)
+        self.told.append(answer)
+        if answer["accepted"]:
+            self.top = max(self.top, epoch)
+        return answer["accepted"]
+
+    def rise(self, tries=5):
+        """Attaches with a higher one; a kill may fall into it."""
+        return any(self.ask("attach", self.top + self.run.rng.randrange(1, 1000))
+                   for _ in range(tries))
+
+    def replay(self):
+        """Those that were used, both ways."""
+        for verb in ("attach", "resume"):
+            self.ask(verb, self.run.rng.choice((1, self.top, max(1, self.top - 1))))
+
+    def close(self):
+        self.process.stdin.close()
+        self.process.wait(10 * SLOW)
+        self.process.stdout.close()
+
+    def verdict(self):
+        faults = check_epochs(self.told)
+        stale = [t for t in self.told if t["reason"] == "stale-epoch"]
+        self.run.measure("stale epochs tried again and refused", len(stale), "", 1, ">=")
+        self.run.measure("stale epochs accepted", len(faults), "", 0, "==",
+                         note=str(faults[:2]) if faults else "")
+
+
 def bulk_under_kills(run):
     """Two workers, one of which is killed while the streams of both are checked."""
     lab, scale = run.lab, run.size(1.0, 0.15)
@@ -86,10 +141,14 @@ def bulk_under_kills(run):
         traffic.start(c, *mix(scale))
     flows = sum(a.flows for a in traffic.apps)
     traffic.wait_live(flows * 0.8)
-    killer = Killer(run, workers[0])
+    killer, epochs = Killer(run, workers[0]), run.keep(Epochs(run, workers[0]))
     began = time.monotonic()
     while not traffic.dead():
+        if killer.kills % run.size(10, 3) == 0:
+            epochs.rise()
         killer.kill_and_wait(early=0.2)
+        if killer.kills % run.size(10, 3) == 0:
+            epochs.replay()
         time.sleep(run.rng.choice((0.0, 0.05, 0.15, 0.3)) * run.rng.random() * 2)
         run.progress(f"{killer.kills} kills, {traffic.total('rx') / 1e9:.2f} GB checked, "
                      f"{traffic.total('failed')} failed, {traffic.total('bad')} bad")
@@ -101,6 +160,8 @@ def bulk_under_kills(run):
             break
     seconds = time.monotonic() - began
     run.claim("the traffic runs to its end", not traffic.dead())
+    in_window(run, workers[0], killer)
+    epochs.verdict()
     run.progress("streams come to their ends", now=True)
     traffic.stop()
     run.measure("SIGKILLs", killer.kills, "", kills_wanted, ">=")
@@ -114,6 +175,27 @@ def bulk_under_kills(run):
     losses(run, killer)
     for p in [*clients, *workers]:
         p.stop()
+
+
+def in_window(run, worker, killer):
+    """SIGKILL between the kernel's copy of received bytes and their record, by ptrace."""
+    times, rows = run.size(60, 5), killer.takeovers
+    before = len(rows.read())
+    tool = subprocess.Popen(
+        [BUILD / "tools/crashpoint", "--at", "recv", "--times", str(times), "--every-ms", "30",
+         "--seed", str(run.seed), "--seconds", str(100 * SLOW), str(worker.pid)],
+        stdout=subprocess.PIPE, text=True)
+    while tool.poll() is None:
+        run.progress(f"{len(rows.read()) - before} of {times} kills between receiving and "
+                     "recording")
+        time.sleep(0.1)
+    done = len(tool.stdout.readlines()) - 1
+    tool.stdout.close()
+    found = rows.wait(before + done)[before:]
+    run.measure("kills between receiving and recording", done, "", times, ">=")
+    run.measure("of which repaired", sum(r["repaired_bytes"] > 0 for r in found), "",
+                round(0.9 * times), ">=")
+    killer.kills += done
 
 
 def many_flows(run, flows, kills, clients=1, target_ms=50.0):
@@ -218,7 +300,6 @@ def keeper_killed(run, workers, client):
 
 def first_dialled(traffic):
     """time.monotonic() of the first stream that was answered."""
-    import history
     for a in traffic.apps:
         a.end()
-    return min(e["t"] for e in history.read(traffic.dir / "app0") if e["e"] == "dialled")
+    return min(e["t"] for e in read(traffic.dir / "app0") if e["e"] == "dialled")

@@ -2,10 +2,11 @@
 
 import scene_crash
 import scene_cut
+import scene_upgrade
 from frame import SCENARIOS
 from harness import alone
 
-NEEDS_KEEPER = {"crash", "hang"}
+NEEDS_KEEPER = {"crash", "hang", "upgrade"}
 NEEDS_NET = {"cut"}
 
 
@@ -16,5 +17,5 @@ def why_not(function):
     return ""
 
 
-assert scene_crash and scene_cut
+assert scene_crash and scene_cut and scene_upgrade
 __all__ = ["SCENARIOS", "why_not"]
