@@ -55,7 +55,8 @@ BINS   := $(foreach p,$(PROGS),$(if $(wildcard $(p)/main.c),$(BUILD)/bin/$(NAME_
 TESTS  := $(patsubst tests/unit/%.c,$(BUILD)/tests/%,$(wildcard tests/unit/test_*.c))
 FUZZ   := $(patsubst tests/fuzz/%.c,$(BUILD)/fuzz/%,$(wildcard tests/fuzz/fuzz_*.c))
 TOOLS  := $(patsubst tests/tools/%.c,$(BUILD)/tools/%,$(wildcard tests/tools/*.c)) \
-          $(BUILD)/tools/linkemu
+          $(BUILD)/tools/linkemu \
+          $(patsubst tests/tools/preload/%.c,$(BUILD)/tools/%.so,$(wildcard tests/tools/preload/*.c))
 BENCHES := $(patsubst tests/bench/%.c,$(BUILD)/bench/%,\
              $(filter-out tests/bench/benchlib.c,$(wildcard tests/bench/*.c)))
 SCALES := $(patsubst tests/scale/%.c,$(BUILD)/scale/%,$(wildcard tests/scale/*.c))
@@ -124,6 +125,11 @@ $(BUILD)/tests/%: $(BUILD)/tests/unit/%.o $(ARCHIVES)
 $(BUILD)/tools/%: $(BUILD)/tests/tools/%.o $(LIB)
 	@mkdir -p $(@D)
 	$(link)
+
+# tests/tools/preload/*.c: preloaded to programs in tests; never with a sanitizer of their own
+$(BUILD)/tools/%.so: tests/tools/preload/%.c
+	@mkdir -p $(@D)
+	$(call say,LD,$@)$(CC) -D_GNU_SOURCE -std=c11 $(WARN) $(CFLAGS) -fPIC -shared -o $@ $< -ldl
 
 # Fuzz targets with a main that replays files; `make fuzz` has the fuzzer's own.
 $(BUILD)/fuzz/%: $(BUILD)/tests/fuzz/%.o $(BUILD)/tests/fuzz/corpus_main.o $(ARCHIVES)

@@ -107,7 +107,8 @@ bool sp_link_flight_sent(const struct sp_link *l);
 // ---- worker ----
 
 struct sp_link_worker_ops {
-	// An authenticated client. Before message 2 is sent: NONE, or why it is refused.
+	// An authenticated client, also one whose pass does not hold at this time and who
+	// is refused for it anyway. Before message 2 is sent: NONE, or why it is refused.
 	// TICKET: the session of a resume is gone; the client goes on with a first
 	// contact.
 	enum sp_reason (*admit)(void *ctx, struct sp_link *l,

@@ -231,12 +231,12 @@ static void welcome(struct sp_link *l, struct sp_hs_worker *w)
 {
 	struct sp_link_env *env = l->env;
 	struct sp_hs_keys keys = {0};
-	enum sp_reason refuse = w->refuse;
 	int n;
 
 	sp_carrier_tune(l->carrier);
-	if (refuse == SP_REASON_NONE)
-		refuse = l->worker->admit(l->ctx, l, &l->accept->who);
+	enum sp_reason refuse = l->worker->admit(l->ctx, l, &l->accept->who);
+	if (w->refuse != SP_REASON_NONE)
+		refuse = w->refuse;
 	if (refuse == SP_REASON_TICKET) {
 		ticket_gone(l);
 		return;
