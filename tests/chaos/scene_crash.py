@@ -227,8 +227,10 @@ def many_flows(run, flows, kills, clients=1, target_ms=50.0):
     if kind == "echo":
         p99 = run.distribution("kill to first new byte", traffic.distribution("first"))
         run.distribution("longest pause after a kill", traffic.distribution("pause"))
+        control = run.distribution("longest pause where nothing happened",
+                                   traffic.control(run.size(10, 1), 0.8))
         run.measure(f"kill to first new byte at {flows} flows, p99", p99, "ms", 50.0,
-                    timing=True, note="RTT 0")
+                    timing=True, note=f"RTT 0; longest pause without a kill: {control} ms")
     traffic.stop(30)
     v = traffic.finish()
     bad = [f for f in v.faults]

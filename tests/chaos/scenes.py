@@ -2,12 +2,13 @@
 
 import scene_crash
 import scene_cut
+import scene_stores
 import scene_upgrade
 from frame import SCENARIOS
 from harness import alone
 
 NEEDS_KEEPER = {"crash", "hang", "upgrade"}
-NEEDS_NET = {"cut"}
+NEEDS_NET = {"cut", "stores"}
 
 
 def why_not(function):
@@ -17,5 +18,5 @@ def why_not(function):
     return ""
 
 
-assert scene_crash and scene_cut and scene_upgrade
+assert scene_crash and scene_cut and scene_stores and scene_upgrade
 __all__ = ["SCENARIOS", "why_not"]

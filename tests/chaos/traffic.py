@@ -146,6 +146,17 @@ class Traffic:
                 x.report()
         return history.merge(x.reports[-1][key] for x in [*self.apps, self.dest] if x.reports)
 
+    def control(self, times, seconds=1.0):
+        """The longest pauses in so many stretches in which nothing is done: what the machine
+        and the load itself cost."""
+        before = dict(self.distribution("pause"))
+        for _ in range(times):
+            self.mark()
+            time.sleep(seconds)
+            self.calm()
+        after = self.distribution("pause")
+        return [(ms, n - before.get(ms, 0)) for ms, n in after if n > before.get(ms, 0)]
+
     def finish(self, **how):
         """Ends the programs; the checker's verdict."""
         for x in [*self.apps, self.dest]:
