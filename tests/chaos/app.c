@@ -174,7 +174,7 @@ static void open_stream(struct engine *e, struct slot *s)
 	if (fd < 0)
 		flows_die("socket");
 	setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
-	*f = (struct flow){.fd = fd};
+	*f = (struct flow){.fd = fd, .opened_ns = e->now_ns};
 	make_plan(s);
 	s->phase = CONNECTING;
 	s->have = 0;

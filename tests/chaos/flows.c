@@ -132,7 +132,7 @@ static uint64_t next_due(const struct engine *e, const struct flow *f)
 		return !f->server && f->sent > f->rx.bytes ? e->now_ns : 0;
 	if (!f->server) {
 		if (p->flags & FLOW_DOWN_AFTER_UP && !f->rx.bytes)
-			return 0; // ours is on its way, for as long as it takes
+			return 0;   // ours is on its way, for as long as it takes
 		if (p->pause_every) // it may be waiting for its own reader's pause
 			return 0;
 	} else if ((p->flags & FLOW_UP_AFTER_DOWN && !f->rx.bytes) || p->pause_every) {
@@ -191,10 +191,12 @@ void flow_history(struct engine *e, const struct flow *f, const char *how, uint3
 	fprintf(e->history,
 		"{\"e\":\"end\",\"at\":\"%s\",\"s\":%u,\"c\":%u,\"how\":\"%s\","
 		"\"t\":%.6f,\"errno\":%d,\"sent\":%" PRIu64 ",\"fin\":%s,\"eof\":%s,"
-		"\"stall_ms\":%.1f,",
+		"\"stall_ms\":%.1f,\"first_ms\":%.1f,",
 		f->server ? "dest" : "app", f->plan.id, conn, how,
 		(double)e->now_ns / 1e9, f->error, f->sent, f->fin ? "true" : "false",
-		f->eof ? "true" : "false", (double)f->stall_ns / 1e6);
+		f->eof ? "true" : "false", (double)f->stall_ns / 1e6,
+		f->first_ns > f->opened_ns ? (double)(f->first_ns - f->opened_ns) / 1e6
+					   : 0.0);
 	write_runs(e->history, &f->rx);
 	fputs("}\n", e->history);
 }
@@ -358,6 +360,8 @@ static void take_end(struct engine *e, struct flow *f)
 
 static void take(struct engine *e, struct flow *f, const uint8_t *buf, size_t n)
 {
+	if (!f->first_ns)
+		f->first_ns = e->now_ns;
 	pause_since_mark(e, f);
 	progress(e, f);
 	if (!content_track_take(&f->rx, buf, n))

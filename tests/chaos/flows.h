@@ -48,6 +48,7 @@ struct flow {
 	uint64_t pause_from, pause_until_ns;
 	uint32_t pause_every, pause_ms; // own
 	uint64_t wake_ns;
+	uint64_t opened_ns, first_ns;     // application: asked for; the first byte came
 	uint64_t due_ns;                  // progress has been due since; 0: it is not
 	uint64_t stall_ns, mark_stall_ns; // the longest: ever, since the last mark
 	uint32_t mark;                    // the last one that it has made progress after

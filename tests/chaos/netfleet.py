@@ -89,9 +89,10 @@ class NetFleet:
     """nodes: names. The link client - node has the delay of `delay` each way."""
 
     def __init__(self, run, nodes=("a", "b"), vantages=2, delay="10ms", rate="100mbit",
-                 worker=None, refresh="1s", **controller):
+                 worker=None, refresh="1s", name="fleet", **controller):
         lab = run.lab
-        self.lab, self.dir, self.dns, self.ctl = lab, lab.dir, lab.dns, lab.ctl
+        self.lab, self.dir, self.dns, self.ctl = lab, lab.dir / name, lab.dns, lab.ctl
+        self.dir.mkdir(exist_ok=True)
         self.processes, self.signer, self.servers = lab.processes, lab.signer, lab.servers
         addresses = {n: f"10.77.0.{10 + i}" for i, n in enumerate(nodes)}
         self.net = run.keep(Net({"client": CLIENT, "hub": HUB, **addresses}, seed=run.seed))
@@ -161,6 +162,8 @@ class Answerer:
         with contextlib.suppress(OSError):
             while True:
                 data, source = self.sock.recvfrom(2048)
+                if not source:
+                    return
                 self.seen.add(source[0])
                 self.sock.sendto(data, source)
 

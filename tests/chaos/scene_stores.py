@@ -30,8 +30,9 @@ class Stores:
     def __init__(self, run):
         self.run = run
         own_mounts()
-        (run.lab.dir / "controller").mkdir()
-        self.disk = run.keep(SmallDisk(run.lab.dir / "controller" / "state", kb=4096))
+        folder = run.lab.dir / "fleet" / "controller"
+        folder.mkdir(parents=True)
+        self.disk = run.keep(SmallDisk(folder / "state", kb=4096))
         self.fleet = NetFleet(run, vantages=1, delay="5ms")
         self.client = self.fleet.client(**CLIENT)
         self.newcomer = self.fleet.client("newcomer", log={"level": "info"})

@@ -2,13 +2,14 @@
 
 import scene_crash
 import scene_cut
+import scene_death
 import scene_stores
 import scene_upgrade
 from frame import SCENARIOS
 from harness import alone
 
 NEEDS_KEEPER = {"crash", "hang", "upgrade"}
-NEEDS_NET = {"cut", "stores"}
+NEEDS_NET = {"cut", "death", "stores"}
 
 
 def why_not(function):
@@ -18,5 +19,5 @@ def why_not(function):
     return ""
 
 
-assert scene_crash and scene_cut and scene_stores and scene_upgrade
+assert scene_crash and scene_cut and scene_death and scene_stores and scene_upgrade
 __all__ = ["SCENARIOS", "why_not"]
