@@ -128,7 +128,7 @@ def node_dies(run):
     link(d.fleet, d.home, 1)  # first: no FIN of a killed process comes through any more
     kill_all(d.fleet[d.home])
     d.start(f"tiny={run.size(200, 20)}", f"half={run.size(20, 2)}")
-    d.watch(run.size(12, 7), f"{d.home} is dead")
+    d.watch(run.size(12, 4.5), f"{d.home} is dead")
     asked, answered, took = lookups.finish()
     for a in d.traffic.apps:
         a.say("stop")
@@ -177,10 +177,10 @@ def link_comes_back(run):
     d.traffic.wait_live(app.flows * 0.7)
     d.fleet.controller.kill()
     link(d.fleet, d.home, 1)
-    d.watch(run.size(15, 3), f"the link of {d.home} is down")
+    d.watch(run.size(15, 2), f"the link of {d.home} is down")
     d.traffic.mark()
     link(d.fleet, d.home, 0)
-    d.watch(run.size(5, 2), f"the link of {d.home} is back")
+    d.watch(run.size(5, 1), f"the link of {d.home} is back")
     d.traffic.calm()
     first = run.distribution("first byte after the link is back",
                              d.traffic.distribution("first"))
