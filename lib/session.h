@@ -78,6 +78,9 @@ struct sp_session_ops {
 	void (*goaway)(void *ctx, enum sp_reason reason, uint64_t deadline_ms);
 	// Client: the worker ended the session. Worker: never called.
 	void (*ended)(void *ctx, enum sp_reason reason);
+	// Worker, may be NULL: the client goes on with a carrier that was attached before
+	// (sp_session_reattach).
+	void (*reattached)(void *ctx, unsigned slot);
 	// Worker: a PASS frame. The program verifies it and sets the new limits.
 	void (*pass)(void *ctx, const uint8_t *blob, size_t len);
 };
@@ -157,6 +160,12 @@ void sp_session_attach_client(struct sp_session *s, unsigned slot,
 #define SP_ATTACH_MOVED  1 // it had another home: the worker asks the directory
 #define SP_ATTACH_PARKED 2 // with MOVED: streams wait there, do not make it anew
 void sp_session_attach_flags(struct sp_session *s, unsigned slot, uint8_t flags);
+// Client: goes on with the carrier in `slot`, which was attached before and is not in use
+// any more or was not yet: raises the epoch and says ATTACH and RESUME on it again. One
+// round trip, and `attached` is called again. 0; SP_E_STALE: there is none, or it is not
+// through with its last ATTACH (dial another).
+int sp_session_reattach(struct sp_session *s, unsigned slot,
+			uint64_t now_us) SP_MUST_CHECK;
 // Client, resume with a ticket: the frames for the first flight (ATTACH, then RESUME as
 // far as they fit), to be called once, directly after _attach_client; output goes on from
 // there. Returns their length, at most cap; cap >= 64.
@@ -190,7 +199,8 @@ void sp_session_detach(struct sp_session *s, unsigned slot, const void *link,
 
 // One opened record from the carrier in `slot`. 0; or a negative error, and the carrier
 // must be closed: SP_E_PROTOCOL or SP_E_MALFORMED -> CLOSE(protocol); SP_E_CLOSED: the
-// peer sent CLOSE, *ret_reason says why. With *ret_rekey true the next record comes under
+// peer sent CLOSE, *ret_reason says why; SP_E_STALE: an ATTACH whose epoch does not
+// rise. With *ret_rekey true the next record comes under
 // the next key.
 int sp_session_input(struct sp_session *s, unsigned slot, const uint8_t *plain,
 		     size_t len, uint64_t now_us, bool *ret_rekey,

@@ -123,6 +123,54 @@ void sp_session_attach_client(struct sp_session *s, unsigned slot,
 	attach(s, slot, s->rec->epoch + 1, ops, link);
 }
 
+// The carrier in `slot` begins anew under a higher epoch; records and reports count on.
+static void begin_again(struct sp_session *s, unsigned slot, uint32_t epoch)
+{
+	struct slot *sl = &s->slots[slot];
+	positions_lost(s); // while the slots still know what was reported
+	s->rec->epoch = epoch;
+	sl->epoch = epoch;
+	sl->phase = PHASE_HELLO;
+	sl->peer_agreed = false;
+	sl->fresh = false;
+	sl->flags = 0;
+	sl->ping_after_us = PING_FIRST_US;
+	sl->stall_told = false;
+	sl->goaway = s->goaway;
+	sl->pass = s->pass != NULL && s->opt.role == SP_ROLE_CLIENT;
+	s->primary = best_slot(s);
+	s->stats.attaches++;
+	slot_wake(sl);
+}
+
+int sp_session_reattach(struct sp_session *s, unsigned slot, uint64_t now_us)
+{
+	struct slot *sl = &s->slots[slot];
+	if (sl->phase != PHASE_RUN || !sl->attached || !sl->peer_agreed || sl->again)
+		return SP_E_STALE;
+	s->now_us = now_us;
+	session_unreserve(s);
+	begin_again(s, slot, s->rec->epoch + 1);
+	sl->again = true;
+	return 0;
+}
+
+int attach_again(struct sp_session *s, unsigned slot, const struct sp_frame *f)
+{
+	struct slot *sl = &s->slots[slot];
+	if (s->opt.role != SP_ROLE_WORKER || sl->phase != PHASE_RUN || !sl->peer_agreed ||
+	    f->slot != slot || f->flags ||
+	    memcmp(f->data, s->opt.id, sizeof(s->opt.id)) != 0)
+		return SP_E_PROTOCOL;
+	if (f->epoch <= s->rec->epoch)
+		return SP_E_STALE;
+	begin_again(s, slot, f->epoch);
+	s->stats.resumes++;
+	if (s->opt.ops->reattached)
+		s->opt.ops->reattached(s->opt.ctx, slot);
+	return 0;
+}
+
 void sp_session_attach_flags(struct sp_session *s, unsigned slot, uint8_t flags)
 {
 	s->slots[slot].flags = flags;
@@ -319,6 +367,9 @@ int attach_result(struct sp_session *s, unsigned slot, const struct sp_frame *f,
 	struct slot *sl = &s->slots[slot];
 	bool changed = f->incarnation != s->rec->incarnation;
 	bool known = s->rec->incarnation != 0;
+	if (sl->again && f->incarnation != sl->home)
+		return SP_E_PROTOCOL; // a home does not change on a carrier
+	sl->again = false;
 	if (changed && known && sl->epoch < s->home_epoch) {
 		*ret_closed = SP_REASON_HOME_LOST; // it ends at a home that is gone
 		return SP_E_CLOSED;

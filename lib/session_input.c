@@ -157,7 +157,7 @@ static int from_worker(struct in *in, const struct sp_frame *f)
 		return SP_E_PROTOCOL;
 	switch (f->type) {
 	case SP_FRAME_ATTACHED:
-		if (in->sl->attached || f->epoch != in->sl->epoch)
+		if ((in->sl->attached && !in->sl->again) || f->epoch != in->sl->epoch)
 			return SP_E_PROTOCOL;
 		return attach_result(s, in->slot, f, &in->closed);
 	case SP_FRAME_TICKET:
@@ -211,8 +211,10 @@ static int one_frame(struct in *in, const struct sp_frame *f)
 	case SP_FRAME_SEEN:
 		return seen(in, f);
 	case SP_FRAME_ATTACH:
-		return SP_E_PROTOCOL; // the first one was taken by the caller
+		return attach_again(s, in->slot, f); // the first was the caller's
 	case SP_FRAME_RESUME:
+		if (in->sl->again) // that of the last ATTACH was said to its end
+			return SP_E_PROTOCOL;
 		return attach_peer_resume(s, in->sl, f);
 	case SP_FRAME_ATTACHED:
 	case SP_FRAME_TICKET:
@@ -283,6 +285,8 @@ int sp_session_input(struct sp_session *s, unsigned slot, const uint8_t *plain,
 	}
 	if (err == SP_E_CLOSED)
 		*ret_reason = in.closed;
+	else if (err == SP_E_STALE)
+		*ret_reason = SP_REASON_STALE_EPOCH;
 	else if (err)
 		*ret_reason = err == SP_E_LIMIT || err == -ENOMEM ? SP_REASON_NO_MEMORY
 								  : SP_REASON_PROTOCOL;

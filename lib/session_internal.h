@@ -156,6 +156,7 @@ struct slot {
 	bool adopted;     // client: what ATTACHED said
 	bool peer_agreed; // the peer's last RESUME came
 	bool attached;    // client: ATTACHED came
+	bool again;       // client: ATTACH was said again, ATTACHED is due
 	bool woken;
 	bool ping;
 	bool ending; // END to be sent
@@ -272,6 +273,7 @@ void ctl_sent(struct ctl_state *c, const struct slot *sl, unsigned slot, uint8_t
 int attach_peer_resume(struct sp_session *s, struct slot *sl, const struct sp_frame *f);
 int attach_result(struct sp_session *s, unsigned slot, const struct sp_frame *f,
 		  enum sp_reason *ret_closed);
+int attach_again(struct sp_session *s, unsigned slot, const struct sp_frame *f);
 size_t attach_put_hello(struct sp_session *s, unsigned slot, struct sp_writer *w);
 
 // session_stream.c

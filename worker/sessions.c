@@ -316,6 +316,15 @@ static void on_pass(void *ctx, const uint8_t *blob, size_t len)
 		s->t->n.passes_rejected++;
 }
 
+static void on_reattached(void *ctx, unsigned slot)
+{
+	struct wrk_session *s = ctx;
+	(void)slot;
+	s->t->n.resumed++;
+	if (s->place == DETACHED)
+		set_place(s, ATTACHED);
+}
+
 static const struct sp_session_ops engine_ops = {
 	.stream_open = on_stream_open,
 	.stream_sink = on_stream_sink,
@@ -325,6 +334,7 @@ static const struct sp_session_ops engine_ops = {
 	.flow_open = on_flow_open,
 	.flow_data = on_flow_data,
 	.flow_closed = on_flow_closed,
+	.reattached = on_reattached,
 	.pass = on_pass,
 };
 

@@ -204,7 +204,6 @@ struct peer {
 	struct program prog;
 	struct sp_session *s;
 	enum sp_role role;
-	uint32_t epoch;
 	unsigned slot;
 	bool attached;
 	uint64_t now;
@@ -219,7 +218,10 @@ static void drain(struct peer *p)
 
 static void attach(struct peer *p, unsigned slot)
 {
-	struct sp_attach at = {.epoch = ++p->epoch, .slot = (uint8_t)slot};
+	struct sp_attach at = {.epoch = sp_session_epoch(p->s) + 1,
+			       .slot = (uint8_t)slot};
+	if (!at.epoch)
+		return; // the peer raised it to its end
 	p->slot = slot;
 	p->attached = true;
 	if (p->role == SP_ROLE_CLIENT)
@@ -238,6 +240,9 @@ static void detach(struct peer *p)
 
 static void act(struct peer *p)
 {
+	if (p->attached && p->role == SP_ROLE_CLIENT && one_in(&p->prog, 4) &&
+	    sp_session_reattach(p->s, p->slot, p->now) == 0)
+		drain(p);
 	for (int i = 0; i < STREAMS; i++) {
 		struct sp_stream *st = p->prog.st[i];
 		if (st && !gives_up(&p->prog, st)) {

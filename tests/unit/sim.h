@@ -113,6 +113,7 @@ struct sim {
 	struct pair p[MAX_PAIRS];
 	int n_pairs;
 	bool calm; // no more trouble
+	uint64_t reattaches;
 };
 
 // ---- programs ----
@@ -507,6 +508,22 @@ static void dial(struct pair *p)
 		c->hello_len = sp_session_hello(p->s[0], slot, c->hello,
 						64 + rnd(sizeof(c->hello) - 64), now);
 	p->dial_wanted = false;
+}
+
+// Goes on with a carrier that lives instead, if there is one.
+static bool reattach(struct pair *p)
+{
+	unsigned first = rnd(MAX_CARRIERS);
+	for (unsigned i = 0; i < MAX_CARRIERS; i++) {
+		struct carrier *c = &p->c[(first + i) % MAX_CARRIERS];
+		if (!c->used || !c->open[0] ||
+		    sp_session_reattach(p->s[0], c->slot, p->m->now))
+			continue;
+		p->m->reattaches++;
+		p->dial_wanted = false;
+		return true;
+	}
+	return false;
 }
 
 static void pipe_put(struct pipe *p, const uint8_t *buf, size_t len)

@@ -347,6 +347,71 @@ static void an_epoch_that_does_not_rise_is_refused(void **state)
 	assert_int_equal(w.closes[1], 0);
 }
 
+// Reports and whatever else is on its way on `slot`, from side `from`.
+static void to_peer(int from, unsigned slot)
+{
+	while (pass_record(from, slot))
+		;
+}
+
+static void a_spare_carrier_takes_over_in_one_round_trip(void **state)
+{
+	(void)state;
+	attach(1);
+	attach(0);
+	struct sp_stream *st = open_stream();
+	push(st, 3000);
+	// What is on its way when the carrier in use dies is lost.
+	assert_true(sp_session_output(w.s[0], 0, SP_RECORD_PLAIN_MAX, &g, w.now) > 0);
+	sp_session_detach(w.s[0], 0, &side_of[0], w.now);
+	sp_session_detach(w.s[1], 0, &side_of[1], w.now);
+	assert_int_equal(sp_session_active_slot(w.s[0]), -1);
+	assert_int_equal(sp_session_reattach(w.s[0], 1, w.now), 0);
+	// It is not through with that one yet.
+	assert_int_equal(sp_session_reattach(w.s[0], 1, w.now), SP_E_STALE);
+	to_peer(0, 1); // there
+	assert_int_equal(sp_session_active_slot(w.s[1]), 1);
+	to_peer(1, 1); // and back
+	to_peer(0, 1); // the bytes
+	assert_int_equal(w.sunk[1], 3000);
+	assert_int_equal(w.closes[0] + w.closes[1], 0);
+	settle(1);
+	assert_int_equal(sp_session_epoch(w.s[0]), sp_session_epoch(w.s[1]));
+	assert_int_equal(sp_session_reattach(w.s[0], 1, w.now), 0);
+	assert_int_equal(sp_session_reattach(w.s[0], 0, w.now), SP_E_STALE); // empty
+}
+
+static int give_attach(const uint8_t *id, uint32_t epoch, uint8_t slot, uint8_t flags,
+		       enum sp_reason *ret_why)
+{
+	uint8_t rec[64];
+	struct sp_writer wr;
+	bool rekey;
+	sp_writer_init(&wr, rec, sizeof(rec));
+	sp_frame_put_attach(&wr, id, epoch, slot, flags);
+	return sp_session_input(w.s[1], 0, rec, sp_writer_len(&wr), w.now, &rekey,
+				ret_why);
+}
+
+static void an_attach_said_again_is_of_the_same_session_and_slot_and_rises(void **state)
+{
+	uint8_t other[SP_SESSION_ID_BYTES] = {9};
+	enum sp_reason why;
+	(void)state;
+	attach(0);
+	uint32_t epoch = sp_session_epoch(w.s[1]);
+	const uint8_t *id = sp_session_id(w.s[1]);
+	assert_int_equal(give_attach(other, epoch + 1, 0, 0, &why), SP_E_PROTOCOL);
+	assert_int_equal(give_attach(id, epoch + 1, 1, 0, &why), SP_E_PROTOCOL);
+	assert_int_equal(give_attach(id, epoch + 1, 0, 1, &why), SP_E_PROTOCOL);
+	assert_int_equal(give_attach(id, epoch, 0, 0, &why), SP_E_STALE);
+	assert_int_equal(why, SP_REASON_STALE_EPOCH);
+	assert_int_equal(sp_session_epoch(w.s[1]), epoch);
+	assert_int_equal(give_attach(id, epoch + 1, 0, 0, &why), 0);
+	// Once more before either has said its RESUME.
+	assert_int_equal(give_attach(id, epoch + 2, 0, 0, &why), SP_E_PROTOCOL);
+}
+
 static void only_the_carrier_of_the_same_slot_is_superseded(void **state)
 {
 	(void)state;
@@ -525,6 +590,8 @@ int main(void)
 		T(silence_while_a_report_is_due_is_a_stall_after_400_ms),
 		T(a_silent_download_is_noticed_within_700_ms),
 		T(an_epoch_that_does_not_rise_is_refused),
+		T(a_spare_carrier_takes_over_in_one_round_trip),
+		T(an_attach_said_again_is_of_the_same_session_and_slot_and_rises),
 		T(only_the_carrier_of_the_same_slot_is_superseded),
 		T(what_was_lost_with_a_carrier_is_sent_again),
 		T(a_resume_lists_only_what_changed),
