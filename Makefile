@@ -175,6 +175,9 @@ playground: ## as demo, but leave everything running
 bench: ## set up, build, measure beside the peers; table and build/bench/report.json
 	$(call again,demo,all bench-built)
 	@$(PYTHON) tests/bench/bench.py --build $(BUILD) $(BENCH_ARGS)
+bench-crash: ## set up, build, measure what a crash costs; table and build/bench/crash.json
+	$(call again,demo,all bench-built)
+	@$(PYTHON) tests/bench/crash.py --build $(BUILD) $(BENCH_ARGS)
 bench-built: $(BENCHES)
 scale: ## set up, build, measure the control plane; table and build/scale/report.json
 	$(call again,scale,all scale-built)
@@ -236,7 +239,7 @@ clean: ## remove build/
 	rm -rf build
 
 FORCE:
-.PHONY: FORCE all help check check-built check-unit demo playground bench bench-built scale scale-built detect chaos chaos-built tools \
+.PHONY: FORCE all help check check-built check-unit demo playground bench bench-crash bench-built scale scale-built detect chaos chaos-built tools \
         fuzz fuzz-built lint lint-run format install uninstall clean
 .SECONDARY:
 .DELETE_ON_ERROR:

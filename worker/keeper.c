@@ -26,11 +26,16 @@
 #define GIVE_UP    8 // crashes within a minute
 #define BUDGET_MS  60000
 
-uint64_t keeper_now_ms(void)
+static uint64_t now_us(void)
 {
 	struct timespec t;
 	clock_gettime(CLOCK_BOOTTIME, &t);
-	return (uint64_t)t.tv_sec * 1000 + (uint64_t)t.tv_nsec / 1000000;
+	return (uint64_t)t.tv_sec * 1000000 + (uint64_t)t.tv_nsec / 1000;
+}
+
+uint64_t keeper_now_ms(void)
+{
+	return now_us() / 1000;
 }
 
 // The exit logs; of the exit's end nobody else can tell.
@@ -133,6 +138,7 @@ static int begin_exit(const struct keeper *k, pid_t parent, struct wrk_kept *ret
 		.fd = k->fd,
 		.heir = k->life->lives > 1,
 		.trial = k->trial,
+		.began_us = now_us(),
 	};
 	if (list_inherited(ret))
 		_exit(EX_OSERR);

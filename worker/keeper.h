@@ -44,9 +44,10 @@ struct wrk_life {
 // The exit's side of it.
 struct wrk_kept {
 	struct wrk_life *life;
-	int fd;      // the file of life and arena
-	bool trial;  // of a new image (worker/keeper_upgrade.h)
-	bool heir;   // an earlier exit's arena and sockets are there
+	int fd;            // the file of life and arena
+	bool trial;        // of a new image (worker/keeper_upgrade.h)
+	bool heir;         // an earlier exit's arena and sockets are there
+	uint64_t began_us; // CLOCK_BOOTTIME: when this process began
 	bool *taken; // by descriptor: not inherited, or somebody's by now; until _sweep
 	int n_taken;
 };

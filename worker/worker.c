@@ -441,11 +441,19 @@ static int make_dialer(struct wrk_worker *w)
 	return wrk_dialer_new(&o, &w->dialer);
 }
 
+static uint64_t boottime_us(void)
+{
+	struct timespec t;
+	clock_gettime(CLOCK_BOOTTIME, &t);
+	return (uint64_t)t.tv_sec * 1000000 + (uint64_t)t.tv_nsec / 1000;
+}
+
 // What another process of this worker left. False: nothing that can be used.
 static bool inherit_arena(struct wrk_worker *w, uint32_t bytes)
 {
 	struct sp_arena_found found;
 	uint32_t has = 0;
+	uint64_t began = boottime_us();
 	int err = sp_arena_adopt(w->kept->fd, WRK_LIFE_BYTES, &w->arena, &found);
 	if (!err) {
 		w->lasting = sp_arena_program(w->arena, &has);
@@ -454,6 +462,7 @@ static bool inherit_arena(struct wrk_worker *w, uint32_t bytes)
 			w->quarantined = wrk_quarantine_judge(w->quarantine,
 							      w->kept->life, w->arena);
 			w->found.lost = found.lost;
+			w->adopt_us = boottime_us() - began;
 			return true;
 		}
 		sp_arena_leave(w->arena);
@@ -535,13 +544,6 @@ static int make_sessions(struct wrk_worker *w)
 	return wrk_sessions_new(&o, &w->sessions);
 }
 
-static uint64_t boottime_us(void)
-{
-	struct timespec t;
-	clock_gettime(CLOCK_BOOTTIME, &t);
-	return (uint64_t)t.tv_sec * 1000000 + (uint64_t)t.tv_nsec / 1000;
-}
-
 // Sessions, streams and flows go on; descriptors that nobody knows are closed when the
 // ports had theirs.
 static int take_over(struct wrk_worker *w)
@@ -549,8 +551,10 @@ static int take_over(struct wrk_worker *w)
 	uint32_t lost = w->found.lost;
 	if (!w->heir)
 		return 0;
+	uint64_t began = boottime_us();
 	wrk_sessions_adopt(w->sessions, w->kept->taken, w->kept->n_taken, &w->found);
 	w->found.lost += lost;
+	w->adopt_us += boottime_us() - began;
 	return 0;
 }
 
@@ -560,14 +564,17 @@ static void tell_taken(struct wrk_worker *w)
 	w->orphans = (uint32_t)wrk_kept_sweep(w->kept);
 	if (l->ended_ms)
 		w->took_over_us = boottime_us() - 1000 * l->ended_ms;
+	if (l->ended_ms)
+		w->exec_us = w->kept->began_us - 1000 * l->ended_ms;
 	if (w->heir)
 		sp_info("worker", "took over",
 			"sessions=%u streams=%u flows=%u redial=%u lost=%u "
 			"repaired_bytes=%" PRIu64 " orphans=%u quarantined=%u us=%" PRIu64
-			" life=%u",
+			" exec_us=%" PRIu64 " adopt_us=%" PRIu64 " life=%u",
 			w->found.sessions, w->found.streams, w->found.flows,
 			w->found.redial, w->found.lost, w->found.repaired_bytes,
-			w->orphans, w->quarantined, w->took_over_us, l->lives);
+			w->orphans, w->quarantined, w->took_over_us, w->exec_us,
+			w->adopt_us, l->lives);
 }
 
 static void on_tick(void *ctx)

@@ -64,9 +64,11 @@ struct wrk_worker {
 	struct wrk_quarantine *quarantine; // NULL with `kept`
 	bool heir;                         // the arena is another process's
 	struct wrk_sessions_found found;
-	uint32_t orphans;      // descriptors that nobody knew
-	uint32_t quarantined;  // sessions, by this process
-	uint64_t took_over_us; // from the end of the other process, or 0
+	uint32_t orphans;     // descriptors that nobody knew
+	uint32_t quarantined; // sessions, by this process
+	// From the end of the other process until all was taken over, or 0; of that,
+	// until this process began, and what adopting took.
+	uint64_t took_over_us, exec_us, adopt_us;
 	struct wrk_config *cfg;
 	struct wrk_identity id;
 	struct wrk_retired_tls *retired;
