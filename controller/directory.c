@@ -20,6 +20,7 @@
 #define USER_MAX     64
 #define WORKER_MAX   80
 #define ARGS_MAX     20
+#define LEASE_MAX    128 // bytes of a line: name, boot, age
 
 enum kind { PUT, DROP, ADOPT };
 
@@ -42,7 +43,8 @@ struct call {
 	char user[USER_MAX + 1];
 	uint32_t epoch;
 	uint64_t boot;
-	bool left, again;
+	bool left, again, ours;
+	enum con_directory_home evidence;
 	Sallyport__Fleet__SessionRecord *record;
 };
 
@@ -90,6 +92,11 @@ static void key_session(const struct con_directory *d, const uint8_t *id, char *
 	char hex[2 * ID_BYTES + 1];
 	sp_hex_encode(id, ID_BYTES, hex, sizeof(hex));
 	snprintf(ret, KEY_MAX, "%ss:%s", d->prefix, hex);
+}
+
+static void key_leases(const struct con_directory *d, char *ret)
+{
+	snprintf(ret, KEY_MAX, "%sw", d->prefix);
 }
 
 static void call_end(struct call *c)
@@ -383,6 +390,7 @@ static void on_adopted(void *ctx, const redisReply *r)
 		return;
 	}
 	d->n.adopted++;
+	d->n.evidence[c->evidence]++;
 	event(c, CON_DIRECTORY_ADOPTED, c->record->home, c->user, c->id);
 	c->record->quota_limited = d->opt.ops->quota(d->opt.ctx, c->user, &left);
 	c->record->quota_left = c->record->quota_limited ? left : 0;
@@ -430,13 +438,40 @@ static bool adopt_unpack(struct call *c, const redisReply *f, uint64_t boot,
 	return memcmp(c->record->device.data, c->device, DEVICE_BYTES) == 0;
 }
 
-// Fields: d h b e u r.
+const char *con_directory_home_word(enum con_directory_home h)
+{
+	static const char *const words[CON_HOME__N] = {"left", "unknown", "silent",
+						       "restarted", "removed"};
+	return h < CON_HOME__N ? words[h] : "unknown";
+}
+
+static struct con_directory_lease lease_of(const redisReply *r)
+{
+	struct con_directory_lease l = {0};
+	l.known = r->elements == 8 && number(r->element[6], &l.boot) &&
+		  number(r->element[7], &l.age_ms);
+	return l;
+}
+
+// What lets the record be given away; ALIVE: the client left, or it is the asker's own.
+static enum con_directory_home judge_home(const struct call *c, const char *home,
+					  uint64_t boot, const redisReply *r)
+{
+	const struct con_directory *d = c->d;
+	struct con_directory_lease lease = lease_of(r);
+	if (c->ours || c->left)
+		return CON_HOME_ALIVE;
+	return d->opt.ops->home(d->opt.ctx, home, boot, &lease);
+}
+
+// Fields: d h b e u r, and the home's lease.
 static void on_read(void *ctx, const redisReply *r)
 {
 	struct call *c = ctx;
 	struct con_directory *d = c->d;
 	uint64_t boot, epoch;
-	if (!r || r->type != REDIS_REPLY_ARRAY || r->elements != 6) {
+	if (!r || r->type != REDIS_REPLY_ARRAY ||
+	    (r->elements != 6 && r->elements != 8)) {
 		d->n.unavailable++;
 		adopt_unavailable(c);
 		return;
@@ -457,17 +492,17 @@ static void on_read(void *ctx, const redisReply *r)
 	const char *home = r->element[1]->str;
 	bool device = r->element[0]->len == DEVICE_BYTES &&
 		      sodium_memcmp(r->element[0]->str, c->device, DEVICE_BYTES) == 0;
-	bool ours = !strcmp(home, c->worker) && boot == c->boot;
+	c->ours = !strcmp(home, c->worker) && boot == c->boot;
 	if (!device || strcmp(r->element[4]->str, c->user) != 0) {
 		d->n.not_yours++;
 		event(c, device ? CON_DIRECTORY_OTHER_USER : CON_DIRECTORY_OTHER_DEVICE,
 		      home, c->user, c->id);
 		adopt_refuse(c, SP_REASON_NOT_YOURS);
-	} else if (epoch >= c->epoch && !(ours && epoch == c->epoch)) {
+	} else if (epoch >= c->epoch && !(c->ours && epoch == c->epoch)) {
 		d->n.stale++;
 		adopt_refuse(c, SP_REASON_STALE_EPOCH);
-	} else if (!ours && !c->left &&
-		   d->opt.ops->home(d->opt.ctx, home, boot) != CON_HOME_DEAD) {
+	} else if (c->evidence = judge_home(c, home, boot, r),
+		   !c->ours && !c->left && !con_directory_is_dead(c->evidence)) {
 		d->n.alive++;
 		adopt_refuse(c, SP_REASON_NOT_ADOPTED);
 	} else if (!adopt_unpack(c, r, boot, epoch)) {
@@ -480,14 +515,15 @@ static void on_read(void *ctx, const redisReply *r)
 
 static void adopt_read(struct call *c)
 {
-	static const char *const fields[] = {"d", "h", "b", "e", "u", "r"};
 	struct args a = {0};
-	char key[KEY_MAX];
+	char key[KEY_MAX], leases[KEY_MAX];
 	key_session(c->d, c->id, key);
-	arg_text(&a, "HMGET");
+	key_leases(c->d, leases);
+	arg_text(&a, "EVAL");
+	arg_text(&a, con_directory_lua_read);
+	arg_text(&a, "2");
 	arg_text(&a, key);
-	for (size_t i = 0; i < sizeof(fields) / sizeof(fields[0]); i++)
-		arg_text(&a, fields[i]);
+	arg_text(&a, leases);
 	if (send_command(c->d, &a, on_read, c))
 		adopt_unavailable(c);
 }
@@ -514,6 +550,39 @@ void con_directory_adopt(struct con_directory *d, const char *worker,
 	c->boot = m->boot;
 	c->left = m->left;
 	adopt_read(c);
+}
+
+// ---- leases ----
+
+static void on_leases(void *ctx, const redisReply *r)
+{
+	(void)word(ctx, r);
+}
+
+void con_directory_leases(struct con_directory *d, const struct con_directory_heard *list,
+			  size_t n)
+{
+	char text[CON_DIRECTORY_LEASES_MAX * LEASE_MAX], key[KEY_MAX];
+	struct args a = {0};
+	size_t len = 0;
+	for (size_t i = 0; i < n && i < CON_DIRECTORY_LEASES_MAX; i++) {
+		if (!is_text(list[i].worker, WORKER_MAX))
+			continue;
+		len += (size_t)snprintf(text + len, sizeof(text) - len,
+					"%s %" PRIu64 " %" PRIu64 "\n", list[i].worker,
+					list[i].boot, list[i].age_ms);
+		d->n.leases++;
+	}
+	if (!len)
+		return;
+	key_leases(d, key);
+	arg_text(&a, "EVAL");
+	arg_text(&a, con_directory_lua_leases);
+	arg_text(&a, "1");
+	arg_text(&a, key);
+	arg(&a, text, len);
+	d->n.lease_writes++;
+	(void)send_command(d, &a, on_leases, d);
 }
 
 // ---- life ----

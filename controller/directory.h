@@ -4,13 +4,15 @@
 // without Redis every answer is "unavailable", which workers can do without.
 //
 // Rules. A record belongs to its home: another worker's put or drop is refused. Adoption
-// wants the device key and user of the record, an epoch that rises, and a home that is
-// dead, or that the client has left for good. A record of another device is never given
-// or changed, and the attempt is an event.
+// wants the device key and user of the record, an epoch that rises, and a home whose
+// death is known by evidence (enum con_directory_home), or that the client has left for
+// good. A record of another device is never given or changed, and the attempt is an
+// event.
 //
 // Kept, below "sp:{FLEET}:" (docs/directory.md): s:ID, a hash, for CON_DIRECTORY_TTL_S
 // from the last put; l:USER, a sorted set of live sessions, for CON_DIRECTORY_LIVE_S from
-// the last put of one that had a carrier.
+// the last put of one that had a carrier; w, a hash of all controllers together: which
+// boot of each worker was heard of last, and when, by Redis's clock (the *leases*).
 //
 // Not here: the connection to Redis, who is a worker (the bus), usage.
 #ifndef CON_DIRECTORY_H
@@ -30,10 +32,26 @@
 #define CON_DIRECTORY_RECORD_MAX  8192 // bytes of a packed record
 #define CON_DIRECTORY_CALLS_MAX   1024 // under way; a further one is unavailable
 
+#define CON_DIRECTORY_LEASE_MS 3000 // a worker unheard of for so long has none
+
 enum con_directory_home {
 	CON_HOME_ALIVE,
-	CON_HOME_UNKNOWN, // this controller has not heard enough to say
-	CON_HOME_DEAD,    // judged down, its link is gone, or another boot of it runs
+	CON_HOME_UNKNOWN,   // its death is not proven
+	CON_HOME_SILENT,    // its lease is gone, and two peers could not reach it so long
+	CON_HOME_RESTARTED, // another boot of it runs
+	CON_HOME_REMOVED,   // it is of the fleet no more
+	CON_HOME__N,
+};
+static inline bool con_directory_is_dead(enum con_directory_home h)
+{
+	return h >= CON_HOME_SILENT;
+}
+const char *con_directory_home_word(enum con_directory_home h); // metric label
+// What any controller heard of the home last.
+struct con_directory_lease {
+	bool known;
+	uint64_t boot;
+	uint64_t age_ms;
 };
 
 enum con_directory_event {
@@ -43,7 +61,8 @@ enum con_directory_event {
 };
 
 struct con_directory_ops {
-	enum con_directory_home (*home)(void *ctx, const char *worker, uint64_t boot);
+	enum con_directory_home (*home)(void *ctx, const char *worker, uint64_t boot,
+					const struct con_directory_lease *lease);
 	// What is left for a user; false: no limit.
 	bool (*quota)(void *ctx, const char *user, int64_t *ret_left);
 	// `home` is the record's.
@@ -63,10 +82,12 @@ struct con_directory_counters {
 	uint64_t puts, stored, refused_home, refused_device, old, over;
 	uint64_t drops, dropped;
 	uint64_t adopts, adopted, fresh, not_yours, alive, stale;
-	uint64_t unavailable; // commands: not sent, too late, or failed
-	uint64_t conflicts;   // adoptions that were raced
-	uint64_t malformed;   // records that are none, from workers or Redis
-	uint32_t calls;       // under way
+	uint64_t evidence[CON_HOME__N]; // adopted by it; [ALIVE]: left by their clients
+	uint64_t leases, lease_writes;  // told; commands
+	uint64_t unavailable;           // commands: not sent, too late, or failed
+	uint64_t conflicts;             // adoptions that were raced
+	uint64_t malformed;             // records that are none, from workers or Redis
+	uint32_t calls;                 // under way
 };
 
 struct con_directory;
@@ -91,6 +112,17 @@ void con_directory_drop(struct con_directory *d, const char *worker,
 void con_directory_adopt(struct con_directory *d, const char *worker,
 			 const Sallyport__Fleet__SessionAdopt *m,
 			 con_directory_answer done, void *ctx);
+
+// Workers that were heard of so long ago: told to the other controllers. At most
+// CON_DIRECTORY_LEASES_MAX; nobody is told whether it worked, the next comes soon.
+#define CON_DIRECTORY_LEASES_MAX 256
+struct con_directory_heard {
+	const char *worker; // borrowed
+	uint64_t boot;
+	uint64_t age_ms;
+};
+void con_directory_leases(struct con_directory *d, const struct con_directory_heard *list,
+			  size_t n);
 
 const struct con_directory_counters *
 con_directory_counters(const struct con_directory *d);

@@ -50,3 +50,27 @@ const char con_directory_lua_drop[] =
 	"redis.call('DEL', KEYS[1])\n"
 	"redis.call('ZREM', ARGV[2] .. r[2], string.sub(r[3], 1, 16) .. ARGV[3])\n"
 	"return 'ok'\n";
+
+const char con_directory_lua_read[] =
+	"local r = redis.call('HMGET', KEYS[1], 'd', 'h', 'b', 'e', 'u', 'r')\n"
+	"if not r[1] or not r[2] then return r end\n"
+	"local w = redis.call('HGET', KEYS[2], r[2])\n"
+	"local boot, ms = string.match(w or '', '^(%d+) (%d+)$')\n"
+	"if boot then\n"
+	"  local t = redis.call('TIME')\n"
+	"  r[7] = boot\n"
+	"  r[8] = string.format('%.0f', math.max(0,\n"
+	"    t[1] * 1000 + math.floor(t[2] / 1000) - tonumber(ms)))\n"
+	"end\n"
+	"return r\n";
+
+// An hour after the last word of any controller nothing is left of it.
+const char con_directory_lua_leases[] =
+	"local t = redis.call('TIME')\n"
+	"local now = t[1] * 1000 + math.floor(t[2] / 1000)\n"
+	"for worker, boot, age in string.gmatch(ARGV[1], '(%S+) (%d+) (%d+)\\n') do\n"
+	"  redis.call('HSET', KEYS[1], worker, boot .. ' ' ..\n"
+	"    string.format('%.0f', now - tonumber(age)))\n"
+	"end\n"
+	"redis.call('EXPIRE', KEYS[1], 3600)\n"
+	"return 'ok'\n";

@@ -13,5 +13,10 @@ extern const char con_directory_lua_put[];
 extern const char con_directory_lua_adopt[];
 // KEYS session; ARGV home, prefix of live sets, id. ok; home: not yours, or gone.
 extern const char con_directory_lua_drop[];
+// KEYS session, leases. A list: device, home, boot, epoch, user, record (nil: none), boot
+// of the home that was heard of last (nil: none) and how many ms ago.
+extern const char con_directory_lua_read[];
+// KEYS leases; ARGV lines "worker boot age_ms". ok.
+extern const char con_directory_lua_leases[];
 
 #endif

@@ -503,6 +503,14 @@ bool con_health_is_down(struct con_health *h, const char *worker)
 	       (v.state == CON_NODE_DOWN || v.state == CON_NODE_QUARANTINED);
 }
 
+unsigned con_health_unreached(struct con_health *h, const char *worker, uint32_t for_ms)
+{
+	int at = health_find(h, worker);
+	return at < 0 ? 0
+		      : con_verdict_unreached(h->verdict, (unsigned)at, for_ms,
+					      now_ms(h));
+}
+
 // ---- life ----
 
 void con_health_listen(struct con_health *h, struct con_health_listener *l)

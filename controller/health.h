@@ -63,8 +63,10 @@ bool con_health_offered(struct con_health *h, const char *worker, const char *re
 			unsigned *ret_percent);
 uint32_t con_health_latency_us(struct con_health *h, const char *worker,
 			       const char *region); // 0: not known
-// By verdict down or held down: its sessions may be adopted.
+// Whether the verdict is down, or held down.
 bool con_health_is_down(struct con_health *h, const char *worker);
+// See con_verdict_unreached.
+unsigned con_health_unreached(struct con_health *h, const char *worker, uint32_t for_ms);
 
 // {panic, blind, vantages:[…], nodes:[…]}, for operators. `node`: of that node or worker
 // only, and with `views`: what each vantage sees of each carrier; NULL: all without it.

@@ -11,14 +11,17 @@
 #include "lib/file.h"
 #include "lib/text.h"
 
-#define USERS_MAX  1000000
-#define UNHEARD_MS 10000 // after the start: who has not called yet may live
-#define WORKER     "worker:"
+#define USERS_MAX    1000000
+#define UNREACHED_MS 3000 // so long peers must have failed to reach a home
+#define PEERS        2    // so many
+#define LEASES_MS    500
+#define WORKER       "worker:"
 
 struct con_sessions {
 	struct con_controller *c;
 	struct con_directory *directory;
 	struct con_usage_store *usage;
+	struct sp_timer leases;
 	bool load; // the disk was lost: Redis knows more
 	LIST_HEAD(, waiting) waiting;
 };
@@ -60,20 +63,58 @@ static bool on_quota_left(void *ctx, const char *user, int64_t *ret_left)
 	return true;
 }
 
-static enum con_directory_home on_home(void *ctx, const char *worker, uint64_t boot)
+static uint64_t heard_ms(const struct con_sessions *s, const struct con_hub_peer *p)
+{
+	uint64_t now = sp_loop_unix_ms(s->c->loop);
+	return now > p->seen_ms ? now - p->seen_ms : 0;
+}
+
+// Whoever is heard of has its lease, at whatever controller. One that is not may still
+// live: its control link is cut, or its agent is down. Only that peers fail to reach it
+// as well makes it dead; being judged down does not, since many a down node is blocked
+// only.
+static enum con_directory_home on_home(void *ctx, const char *worker, uint64_t boot,
+				       const struct con_directory_lease *lease)
 {
 	struct con_sessions *s = ctx;
 	char name[SP_BUS_NAME_MAX];
 	snprintf(name, sizeof(name), WORKER "%s", worker);
 	const struct con_hub_peer *p = con_hub_find(s->c->hub, name);
-	uint64_t up_ms = sp_loop_unix_ms(s->c->loop) - s->c->started_unix_ms;
+	bool elsewhere = lease->known && lease->age_ms < CON_DIRECTORY_LEASE_MS;
 	if (!p)
-		return CON_HOME_DEAD; // not of the fleet any more
-	if (p->boot == 0)
-		return up_ms < UNHEARD_MS ? CON_HOME_UNKNOWN : CON_HOME_DEAD;
-	if (p->boot != boot || !p->connected || con_health_is_down(s->c->health, worker))
-		return CON_HOME_DEAD;
-	return CON_HOME_ALIVE;
+		return CON_HOME_REMOVED;
+	bool here = p->boot && p->connected && heard_ms(s, p) < CON_DIRECTORY_LEASE_MS;
+	if ((here && p->boot == boot) || (elsewhere && lease->boot == boot))
+		return CON_HOME_ALIVE;
+	if (here)
+		return CON_HOME_RESTARTED;
+	if (elsewhere) // perhaps of the boot before
+		return CON_HOME_UNKNOWN;
+	return con_health_unreached(s->c->health, worker, UNREACHED_MS) >= PEERS
+		       ? CON_HOME_SILENT
+		       : CON_HOME_UNKNOWN;
+}
+
+// To the other controllers: who was heard of here since the last time.
+static void on_leases(void *ctx)
+{
+	struct con_sessions *s = ctx;
+	struct con_directory_heard list[CON_DIRECTORY_LEASES_MAX];
+	const struct con_hub_peer *p;
+	size_t at = 0, n = 0;
+	while ((p = con_hub_next(s->c->hub, &at))) {
+		if (!p->connected || strncmp(p->name, WORKER, strlen(WORKER)) != 0 ||
+		    heard_ms(s, p) > 2 * LEASES_MS)
+			continue;
+		list[n++] = (struct con_directory_heard){p->name + strlen(WORKER),
+							 p->boot, heard_ms(s, p)};
+		if (n == CON_DIRECTORY_LEASES_MAX) {
+			con_directory_leases(s->directory, list, n);
+			n = 0;
+		}
+	}
+	con_directory_leases(s->directory, list, n);
+	sp_timer_set(&s->leases, sp_loop_now_us(s->c->loop) + LEASES_MS * UINT64_C(1000));
 }
 
 static void on_directory_event(void *ctx, enum con_directory_event what,
@@ -266,6 +307,8 @@ static int start(struct con_controller *c)
 					    .redis = con_fleet_redis(c->fleet),
 					    .quota = on_quota,
 					    .ctx = s};
+	sp_timer_init(&s->leases, c->loop, on_leases, s);
+	sp_timer_set(&s->leases, sp_loop_now_us(c->loop) + LEASES_MS * UINT64_C(1000));
 	int err = con_directory_new(&d, &s->directory);
 	if (!err)
 		err = con_usage_store_new(&u, &s->usage, &s->load, why, sizeof(why));
@@ -288,6 +331,7 @@ static void stop(struct con_controller *c)
 		return;
 	if (c->fleet) // ends every command, as the modules want it
 		con_redis_reconnect(con_fleet_redis(c->fleet), "closed");
+	sp_timer_done(&s->leases);
 	con_usage_store_free(s->usage);
 	con_directory_free(s->directory);
 	while (!LIST_EMPTY(&s->waiting)) // for what nobody answers any more
@@ -333,6 +377,22 @@ static void put_calls(const struct con_directory_counters *n, struct sp_metrics_
 		sp_metrics_u64(w, all[i].v, SP_LABELS(all[i].call, all[i].result));
 }
 
+static void put_evidence(const struct con_directory_counters *n,
+			 struct sp_metrics_writer *w)
+{
+	static const struct sp_metric m = {
+		.name = "sallyport_controller_sessions_given",
+		.type = SP_METRIC_COUNTER,
+		.help = "Sessions given to another home, by what was known of theirs",
+		.labels = {"evidence"}};
+	sp_metrics_family(w, &m);
+	for (int e = 0; e < CON_HOME__N; e++)
+		if (e != CON_HOME_UNKNOWN)
+			sp_metrics_u64(w, n->evidence[e],
+				       SP_LABELS(con_directory_home_word(
+					       (enum con_directory_home)e)));
+}
+
 static void metrics(struct con_controller *c, struct sp_metrics_writer *w)
 {
 	const struct con_directory_counters *d =
@@ -342,6 +402,10 @@ static void metrics(struct con_controller *c, struct sp_metrics_writer *w)
 	const struct con_usage_spool_counters *f =
 		con_usage_store_spool(c->sessions->usage);
 	put_calls(d, w);
+	put_evidence(d, w);
+	put(w, "sallyport_controller_lease_writes", SP_METRIC_COUNTER,
+	    "Times that other controllers were told which workers are heard of here",
+	    d->lease_writes);
 	put(w, "sallyport_controller_directory_unavailable", SP_METRIC_COUNTER,
 	    "Directory calls that Redis did not answer in time", d->unavailable);
 	put(w, "sallyport_controller_directory_calls", SP_METRIC_GAUGE,

@@ -170,6 +170,14 @@ bool con_verdict_offered(const struct con_verdict *v, unsigned node, const char 
 uint32_t con_verdict_latency_us(const struct con_verdict *v, unsigned node,
 				const char *region);
 
+// How many vantages that vote could not reach the node on any carrier for for_ms at
+// least, from the beginning of their first failed probe to the end of their last. 0 if
+// anybody who votes reached it since the first of them failed: then it lives. A failure
+// that says only that the node refused the probe counts as well, so this alone proves
+// nothing.
+unsigned con_verdict_unreached(const struct con_verdict *v, unsigned node,
+			       uint32_t for_ms, uint64_t now_ms);
+
 struct con_sight_view { // what one vantage sees of one carrier of a node
 	bool ok;
 	unsigned row;        // results of this kind in a row

@@ -12,6 +12,7 @@ struct con_track {
 	bool ok;
 	unsigned n;                          // length of the row; 0: nothing is known
 	uint64_t began_ms;                   // its first result
+	uint64_t probed_ms;                  // when the probe of that began
 	uint64_t at[CON_VERDICT_STREAK_MAX]; // its last results, as a ring: number i
 					     // (from 0) at i % CON_VERDICT_STREAK_MAX
 	char rung[CON_VERDICT_WORD_MAX], reason[CON_VERDICT_WORD_MAX];

@@ -15,13 +15,16 @@ static struct {
 	struct sp_loop *loop;
 	struct con_directory *d;
 	enum con_directory_home home; // what is said of any
+	struct con_directory_lease lease;
 	unsigned events[3];
 	bool limited;
 } x;
 
-static enum con_directory_home home(void *ctx, const char *worker, uint64_t boot)
+static enum con_directory_home home(void *ctx, const char *worker, uint64_t boot,
+				    const struct con_directory_lease *lease)
 {
 	(void)ctx;
+	x.lease = *lease;
 	(void)boot;
 	assert_string_equal(worker, "ams/0");
 	return x.home;
@@ -196,7 +199,7 @@ static void a_record_is_kept_for_25_hours_and_given_to_who_adopts_it(void **stat
 {
 	struct who w = someone(1, 1);
 	(void)state;
-	x.home = CON_HOME_DEAD;
+	x.home = CON_HOME_SILENT;
 	x.limited = true;
 	assert_int_equal(put("ams/0", 7, w, 3).result, STORED);
 	long long ttl = redis_number("TTL %s", KEY_1);
@@ -224,7 +227,7 @@ static void only_its_home_writes_a_record(void **state)
 {
 	struct who w = someone(1, 1);
 	(void)state;
-	x.home = CON_HOME_DEAD;
+	x.home = CON_HOME_SILENT;
 	assert_int_equal(put("ams/0", 7, w, 3).refused, 0);
 	assert_int_equal(put("fra/0", 8, w, 9).refused, 1);
 	assert_int_equal(n()->refused_home, 1);
@@ -262,7 +265,7 @@ static void a_session_of_another_device_or_user_is_never_given(void **state)
 {
 	struct who w = someone(1, 1), thief = someone(1, 2), other = someone(1, 1);
 	(void)state;
-	x.home = CON_HOME_DEAD;
+	x.home = CON_HOME_SILENT;
 	other.user = "tom";
 	assert_int_equal(put("ams/0", 7, w, 3).result, STORED);
 	for (int left = 0; left < 2; left++) {
@@ -281,6 +284,38 @@ static void a_session_of_another_device_or_user_is_never_given(void **state)
 	redisReply *r = redis_ask("HGET %s e", KEY_1);
 	assert_string_equal(r->str, "3");
 	freeReplyObject(r);
+}
+
+static void tell(const char *worker, uint64_t boot, uint64_t age_ms)
+{
+	struct con_directory_heard heard[2] = {{"fra/0", 99, 0}, {worker, boot, age_ms}};
+	uint64_t before = n()->lease_writes;
+	con_directory_leases(x.d, heard, 2);
+	assert_int_equal(n()->lease_writes, before + 1);
+}
+
+static void what_any_controller_heard_of_a_home_is_known_when_it_is_judged(void **state)
+{
+	struct who w = someone(1, 1);
+	(void)state;
+	assert_int_equal(put("ams/0", 7, w, 3).result, STORED);
+	struct result r = adopt("fra/0", 8, w, 4, false);
+	assert_int_equal(r.result, REFUSED);
+	assert_false(x.lease.known);
+	tell("ams/0", 7, 1500);
+	r = adopt("fra/0", 8, w, 4, false);
+	assert_int_equal(r.result, REFUSED);
+	assert_true(x.lease.known);
+	assert_int_equal(x.lease.boot, 7);
+	assert_in_range(x.lease.age_ms, 1500, 11500);
+	tell("ams/0", UINT64_MAX, 0);
+	x.home = CON_HOME_RESTARTED;
+	r = adopt("fra/0", 8, w, 4, false);
+	assert_int_equal(r.result, ADOPTED);
+	assert_true(x.lease.boot == UINT64_MAX);
+	assert_int_equal(n()->evidence[CON_HOME_RESTARTED], 1);
+	assert_int_equal(n()->evidence[CON_HOME_SILENT], 0);
+	result_free(&r);
 }
 
 static void a_home_that_lives_keeps_its_session_unless_the_client_left_it(void **state)
@@ -304,7 +339,7 @@ static void an_epoch_must_rise_and_a_repeated_question_is_answered_again(void **
 {
 	struct who w = someone(1, 1);
 	(void)state;
-	x.home = CON_HOME_DEAD;
+	x.home = CON_HOME_SILENT;
 	assert_int_equal(put("ams/0", 7, w, 3).result, STORED);
 	assert_string_equal(adopt("fra/0", 8, w, 3, false).reason, "stale-epoch");
 	assert_string_equal(adopt("fra/0", 8, w, 2, true).reason, "stale-epoch");
@@ -323,7 +358,7 @@ static void of_two_that_adopt_at_once_one_gets_it(void **state)
 	struct result a = {0}, b = {0};
 	Sallyport__Fleet__SessionAdopt m = SALLYPORT__FLEET__SESSION_ADOPT__INIT;
 	(void)state;
-	x.home = CON_HOME_DEAD;
+	x.home = CON_HOME_SILENT;
 	assert_int_equal(put("ams/0", 7, w, 3).result, STORED);
 	m.id = (ProtobufCBinaryData){16, w.id};
 	m.device = (ProtobufCBinaryData){32, w.device};
@@ -346,7 +381,7 @@ static void an_emptied_redis_means_fresh_and_fills_again(void **state)
 {
 	struct who w = someone(1, 1);
 	(void)state;
-	x.home = CON_HOME_DEAD;
+	x.home = CON_HOME_SILENT;
 	assert_int_equal(put("ams/0", 7, w, 3).result, STORED);
 	freeReplyObject(redis_ask("FLUSHALL"));
 	assert_int_equal(adopt("fra/0", 8, w, 4, false).result, FRESH);
@@ -360,7 +395,7 @@ static void a_frozen_redis_is_unavailable_within_the_deadline(void **state)
 {
 	struct who w = someone(1, 1);
 	(void)state;
-	x.home = CON_HOME_DEAD;
+	x.home = CON_HOME_SILENT;
 	assert_int_equal(put("ams/0", 7, w, 3).result, STORED);
 	kill(redis.pid, SIGSTOP);
 	uint64_t start = sp_loop_refresh(x.loop);
@@ -444,7 +479,7 @@ static void what_is_no_record_is_counted_and_left_out(void **state)
 	// Nor is what somebody else wrote into Redis.
 	freeReplyObject(redis_ask("HSET %s d %b h ams/0 b 1 e 1 u eva r junk", KEY_1,
 				  w.device, (size_t)32));
-	x.home = CON_HOME_DEAD;
+	x.home = CON_HOME_SILENT;
 	assert_int_equal(adopt("fra/0", 7, w, 4, false).result, UNAVAILABLE);
 	freeReplyObject(redis_ask("HSET %s e %s", KEY_1, "-5x"));
 	assert_int_equal(adopt("fra/0", 7, w, 4, false).result, UNAVAILABLE);
@@ -489,6 +524,7 @@ int main(void)
 		T(a_late_put_of_an_earlier_boot_or_epoch_changes_nothing),
 		T(a_session_of_another_device_or_user_is_never_given),
 		T(a_home_that_lives_keeps_its_session_unless_the_client_left_it),
+		T(what_any_controller_heard_of_a_home_is_known_when_it_is_judged),
 		T(an_epoch_must_rise_and_a_repeated_question_is_answered_again),
 		T(of_two_that_adopt_at_once_one_gets_it),
 		T(an_emptied_redis_means_fresh_and_fills_again),

@@ -86,13 +86,15 @@ static uint64_t next_call(void *link)
 	return ++((struct home *)link)->calls;
 }
 
-static enum con_directory_home home_state(void *ctx, const char *worker, uint64_t boot)
+static enum con_directory_home home_state(void *ctx, const char *worker, uint64_t boot,
+					  const struct con_directory_lease *lease)
 {
 	(void)ctx;
+	(void)lease;
 	for (int i = 0; i < 2; i++)
 		if (!strcmp(h[i].name, worker) && h[i].boot == boot && !h[i].dead)
 			return CON_HOME_ALIVE;
-	return CON_HOME_DEAD;
+	return CON_HOME_SILENT;
 }
 
 static bool quota_of(void *ctx, const char *user, struct con_usage_quota *ret)

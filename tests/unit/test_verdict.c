@@ -250,6 +250,67 @@ static void tell(struct world *w, unsigned vantage, unsigned node, bool ok)
 	(void)con_verdict_cycle(w->v, w->now_ms, w->change, W_CHANGES);
 }
 
+// Until `n` vantages have failed for 3 s; ms it took from now, 20000: it did not.
+static uint64_t until_unreached(struct world *w, unsigned node, unsigned n)
+{
+	uint64_t began = w->now_ms;
+	while (w->now_ms < began + 20000 &&
+	       con_verdict_unreached(w->v, node, 3000, w->now_ms) < n)
+		w_step(w);
+	return w->now_ms - began;
+}
+
+static void a_dead_node_is_unreached_3_s_after_the_first_probes_that_failed(void **st)
+{
+	(void)st;
+	uint64_t sum = 0, most = 0;
+	for (uint64_t seed = 0; seed < 40; seed++) {
+		struct world w;
+		w_begin(&w, 100 + seed, 3, 6, 2);
+		w.fail_ms = 500;
+		w.plan.recheck_ms = 500;
+		w_run(&w, 5000 + seed * 37);
+		assert_int_equal(con_verdict_unreached(w.v, 1, 3000, w.now_ms), 0);
+		w.dead[1] = true;
+		uint64_t took = until_unreached(&w, 1, 2);
+		assert_true(took >= 3000 && took < 5200);
+		sum += took;
+		most = took > most ? took : most;
+		w.dead[1] = false;
+		w_run(&w, 3000);
+		assert_int_equal(con_verdict_unreached(w.v, 1, 3000, w.now_ms), 0);
+		w_end(&w);
+	}
+	print_message("unreached after %u ms on average, at most %u\n",
+		      (unsigned)(sum / 40), (unsigned)most);
+}
+
+static void a_node_frozen_for_less_or_blocked_for_some_is_never_unreached(void **st)
+{
+	(void)st;
+	for (uint64_t seed = 0; seed < 40; seed++) {
+		struct world w;
+		w_begin(&w, 200 + seed, 5, 6, 2);
+		w.fail_ms = 500;
+		w_run(&w, 5000 + seed * 37);
+		w.blocked[0][1] = w.blocked[1][1] = true; // for ever
+		for (unsigned i = 0; i < 4; i++) {
+			w.dead[1] = true;
+			uint64_t end = w.now_ms + 2900;
+			while (w.now_ms < end) {
+				w_step(&w);
+				assert_true(con_verdict_unreached(w.v, 1, 3000,
+								  w.now_ms) < 3);
+			}
+			w.dead[1] = false;
+			w_run(&w, 2500);
+			assert_int_equal(con_verdict_unreached(w.v, 1, 3000, w.now_ms),
+					 0);
+		}
+		w_end(&w);
+	}
+}
+
 static void whoever_tells_first_demotes_nobody_before_the_others_have_looked(void **st)
 {
 	(void)st;
@@ -679,6 +740,10 @@ int main(void)
 		cmocka_unit_test(
 			a_held_down_node_is_offered_at_once_if_its_region_has_no_other),
 		cmocka_unit_test(a_node_that_returns_starts_slowly),
+		cmocka_unit_test(
+			a_dead_node_is_unreached_3_s_after_the_first_probes_that_failed),
+		cmocka_unit_test(
+			a_node_frozen_for_less_or_blocked_for_some_is_never_unreached),
 		cmocka_unit_test(
 			whoever_tells_first_demotes_nobody_before_the_others_have_looked),
 		cmocka_unit_test(one_that_never_speaks_is_not_waited_for_for_long),
