@@ -56,7 +56,9 @@ TESTS  := $(patsubst tests/unit/%.c,$(BUILD)/tests/%,$(wildcard tests/unit/test_
 FUZZ   := $(patsubst tests/fuzz/%.c,$(BUILD)/fuzz/%,$(wildcard tests/fuzz/fuzz_*.c))
 TOOLS  := $(patsubst tests/tools/%.c,$(BUILD)/tools/%,$(wildcard tests/tools/*.c)) \
           $(BUILD)/tools/linkemu \
-          $(patsubst tests/tools/preload/%.c,$(BUILD)/tools/%.so,$(wildcard tests/tools/preload/*.c))
+          $(patsubst tests/tools/preload/%.c,$(BUILD)/tools/%.so,$(wildcard tests/tools/preload/*.c)) \
+          $(patsubst tests/tools/worker/%.c,$(BUILD)/tools/worker-%,\
+            $(wildcard tests/tools/worker/*.c))
 BENCHES := $(patsubst tests/bench/%.c,$(BUILD)/bench/%,\
              $(filter-out tests/bench/benchlib.c,$(wildcard tests/bench/*.c)))
 SCALES := $(patsubst tests/scale/%.c,$(BUILD)/scale/%,$(wildcard tests/scale/*.c))
@@ -130,6 +132,12 @@ $(BUILD)/tools/%: $(BUILD)/tests/tools/%.o $(LIB)
 $(BUILD)/tools/%.so: tests/tools/preload/%.c
 	@mkdir -p $(@D)
 	$(call say,LD,$@)$(CC) -D_GNU_SOURCE -std=c11 $(WARN) $(CFLAGS) -fPIC -shared -o $@ $< -ldl
+
+# Workers that fail an upgrade: with one function of another's making
+$(BUILD)/tools/worker-%: $(BUILD)/tests/tools/worker/%.o $(BUILD)/worker/main.o \
+  $(BUILD)/worker.a $(LIB)
+	@mkdir -p $(@D)
+	$(link) -Wl,--wrap=wrk_sessions_adopt
 
 # Fuzz targets with a main that replays files; `make fuzz` has the fuzzer's own.
 $(BUILD)/fuzz/%: $(BUILD)/tests/fuzz/%.o $(BUILD)/tests/fuzz/corpus_main.o $(ARCHIVES)

@@ -122,15 +122,24 @@ static int list_inherited(struct wrk_kept *k)
 	return err;
 }
 
+void wrk_kept_signals(sigset_t *ret)
+{
+	sigemptyset(ret);
+	sigaddset(ret, SIGHUP);
+	sigaddset(ret, SIGTERM);
+	sigaddset(ret, SIGINT);
+}
+
 static int begin_exit(const struct keeper *k, pid_t parent, struct wrk_kept *ret)
 {
-	sigset_t none;
+	sigset_t asking;
 	(void)prctl(PR_SET_PDEATHSIG, SIGKILL);
 	if (getppid() != parent)
 		_exit(EX_OSERR);
 	(void)prctl(PR_SET_NAME, "sallyport-exit");
-	sigemptyset(&none);
-	sigprocmask(SIG_SETMASK, &none, NULL);
+	// What asks for something waits until there is somebody to be asked.
+	wrk_kept_signals(&asking);
+	sigprocmask(SIG_SETMASK, &asking, NULL);
 	unsetenv(KEEPER_ENV);
 	unsetenv("WATCHDOG_PID"); // the keeper's; it is the exit that feeds the watchdog
 	*ret = (struct wrk_kept){

@@ -10,6 +10,7 @@
 #ifndef WRK_KEEPER_H
 #define WRK_KEEPER_H
 
+#include <signal.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
@@ -55,6 +56,8 @@ struct wrk_kept {
 // Becomes the keeper; in the exit, and only there, it returns. 0 and *ret, which lasts as
 // long as the process; -errno: there is no keeper, and this process is as it was.
 int wrk_keeper_run(char **argv, struct wrk_kept *ret);
+// Signals that a new exit has blocked until it handles them.
+void wrk_kept_signals(sigset_t *ret);
 // Inherited descriptors that nobody took are closed, streams with a reset. How many. The
 // last use of `taken`, which is freed.
 int wrk_kept_sweep(struct wrk_kept *k);

@@ -16,6 +16,7 @@
 #include "lib/log.h"
 #include "lib/version.h"
 #include "worker/agent.h"
+#include "worker/config_kept.h"
 #include "worker/enrol.h"
 #include "worker/keeper_upgrade.h"
 #include "worker/upgrade.h"
@@ -207,12 +208,23 @@ static int run(struct args *args, struct wrk_config *cfg, struct wrk_identity *i
 	return err ? EX_SOFTWARE : EX_OK;
 }
 
+// What is in force, or, for a new program and at first, what the file says.
+static struct wrk_config *load_config(struct args *args, struct sp_conf_errors *errs)
+{
+	struct wrk_config *kept =
+		args->kept.heir ? wrk_config_kept(&args->kept, args->config) : NULL;
+	if (kept && !args->kept.trial)
+		return kept;
+	sp_conf_free(&wrk_config_table, kept);
+	return sp_conf_load(&wrk_config_table, args->config, errs);
+}
+
 static int with_config(struct args *args)
 {
 	struct sp_conf_errors errs = {0};
 	struct wrk_identity id = {0};
 	char why[SP_WHY_MAX];
-	struct wrk_config *cfg = sp_conf_load(&wrk_config_table, args->config, &errs);
+	struct wrk_config *cfg = load_config(args, &errs);
 	if (!cfg) {
 		sp_conf_errors_print(&errs, stderr);
 		wrk_trial_object(&args->kept, errs.text[0]);

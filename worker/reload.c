@@ -9,6 +9,7 @@
 
 #include "lib/file.h"
 #include "lib/log.h"
+#include "worker/config_kept.h"
 #include "worker/worker.h"
 
 static void refuse(struct wrk_worker *w, const char *why, char *ret, size_t cap)
@@ -116,6 +117,14 @@ static void applied(struct wrk_worker *w)
 		f ? f->revision.epoch : 0, f ? f->revision.sequence : 0);
 }
 
+void wrk_worker_keep_config(struct wrk_worker *w)
+{
+	int err = w->kept ? wrk_config_keep(w->kept, w->cfg) : 0;
+	if (err)
+		sp_warn("reload", "after a crash the config is read anew", "error=%s",
+			sp_strerror(err));
+}
+
 static void take(struct wrk_worker *w, struct wrk_config *cfg, struct wrk_identity *id)
 {
 	take_tls(w, id);
@@ -128,6 +137,7 @@ static void take(struct wrk_worker *w, struct wrk_config *cfg, struct wrk_identi
 	w->cfg = cfg;
 	w->reloads_ok++;
 	wrk_identity_hold(cfg, &w->id);
+	wrk_worker_keep_config(w);
 	applied(w);
 }
 

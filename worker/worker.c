@@ -592,6 +592,7 @@ static void begin_ticking(struct wrk_worker *w)
 	if (w->kept->trial)
 		wrk_trial_settle(w->kept);
 	tell_taken(w);
+	wrk_worker_keep_config(w);
 	atomic_store(&w->kept->life->phase, WRK_LIFE_RUNNING);
 	wrk_upgrader_tell(w);
 	on_tick(w);
@@ -628,6 +629,7 @@ static int start(struct wrk_worker *w)
 		make_sessions,     take_over,         make_links,       open_ports,
 		wrk_metrics_serve, wrk_control_start, wrk_upgrader_new,
 	};
+	sigset_t asking;
 	int err = sp_loop_new(&w->loop);
 	if (err)
 		return err;
@@ -644,6 +646,8 @@ static int start(struct wrk_worker *w)
 		return err;
 	sp_watchdog_init(&w->watchdog, w->loop);
 	begin_ticking(w);
+	wrk_kept_signals(&asking);
+	sigprocmask(SIG_UNBLOCK, &asking, NULL);
 	return 0;
 }
 

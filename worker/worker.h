@@ -136,6 +136,8 @@ const struct sp_signed_keys *wrk_worker_pass_keys(const struct wrk_identity *id)
 // Drained by the control plane (until `deadline_ms`, Unix) or no more.
 void wrk_worker_lease(struct wrk_worker *w, bool drain, uint64_t deadline_ms);
 
+// reload.c. The config in force is what the next exit begins with.
+void wrk_worker_keep_config(struct wrk_worker *w);
 enum wrk_reload {
 	WRK_RELOAD_DONE,    // in place
 	WRK_RELOAD_REFUSED, // and nothing has changed

@@ -176,17 +176,30 @@ def test_an_exit_that_hangs_is_replaced(lab, origin):
     assert down.wait()[0] == 200000000
 
 
-def test_a_config_that_broke_meanwhile_costs_time_and_no_flow(lab, servers):
+def test_a_config_that_broke_meanwhile_is_not_looked_at(lab, servers):
     pair = lab.pair()
     sink = TcpServer(servers, digest)
-    good = pair.worker.config_path.read_text()
     with socks_connect(pair.socks, "127.0.0.1", sink.port) as s:
         s.settimeout(20 * SLOW)
         s.sendall(b"before")
         pair.worker.config_path.write_text("nonsense: [\n")
+        crash(pair.worker)
+        s.sendall(b"after")
+        s.shutdown(socket.SHUT_WR)
+        assert recv_exact(s, 32) == hashlib.sha256(b"beforeafter").digest()
+
+
+def test_a_file_of_the_config_that_is_away_costs_time_and_no_flow(lab, servers):
+    pair = lab.pair()
+    sink = TcpServer(servers, digest)
+    key = pair.worker.dir / "node.key"
+    with socks_connect(pair.socks, "127.0.0.1", sink.port) as s:
+        s.settimeout(20 * SLOW)
+        s.sendall(b"before")
+        key.rename(key.with_suffix(".away"))
         pair.worker.kill_exit()
         pair.worker.wait_log("the exit cannot begin")
-        pair.worker.config_path.write_text(good)
+        key.with_suffix(".away").rename(key)
         s.sendall(b"after")
         s.shutdown(socket.SHUT_WR)
         assert recv_exact(s, 32) == hashlib.sha256(b"beforeafter").digest()
