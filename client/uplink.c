@@ -175,8 +175,10 @@ void cli_uplink_free(struct cli_uplink *u)
 	if (!u)
 		return;
 	u->closing = true;
-	for (unsigned e = 0; e < CLI_CHAIN_MAX; e++)
+	for (unsigned e = 0; e < CLI_CHAIN_MAX; e++) {
 		exit_free(u->exit[e], SP_REASON_SHUTDOWN);
+		u->exit[e] = NULL; // the next one's end looks at those that are left
+	}
 	while (!TAILQ_EMPTY(&u->leaving)) {
 		struct exit *x = TAILQ_FIRST(&u->leaving);
 		TAILQ_REMOVE(&u->leaving, x, entry);
