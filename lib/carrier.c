@@ -30,11 +30,13 @@ const char *sp_carrier_kind_word(enum sp_carrier_kind kind)
 		return "tls";
 	case SP_CARRIER_MEM:
 		return "memory";
+	case SP_CARRIER_RELAY:
+		return "relay";
 	}
 	return "unknown";
 }
 
-static void set_peer(struct sp_carrier *c, const struct sockaddr *peer)
+void carrier_set_peer(struct sp_carrier *c, const struct sockaddr *peer)
 {
 	if (peer && peer->sa_family == AF_INET)
 		memcpy(&c->peer.in, peer, sizeof(c->peer.in));
@@ -56,7 +58,7 @@ static int carrier_new(int fd, const struct sockaddr *peer, struct sp_tls *tls,
 	if (!tls)
 		c->ops = &carrier_tcp_ops;
 	c->fd = fd;
-	set_peer(c, peer);
+	carrier_set_peer(c, peer);
 	*ret = c;
 	return 0;
 }

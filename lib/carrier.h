@@ -1,6 +1,7 @@
 // A carrier: a reliable, ordered byte pipe to the other end, behind one small table of
 // functions: tcp (carrier_tcp.c), tls (carrier_tls.c), in-memory for tests
-// (carrier_mem.c). Descriptors are non-blocking and close-on-exec. Not here: the event
+// (carrier_mem.c), and relayed, which a program makes of functions of its own
+// (carrier_pipe.c). Descriptors are non-blocking and close-on-exec. Not here: the event
 // loop, first flights, records (lib/link.h).
 //
 // Readiness is edge-triggered: after -EAGAIN a reader or writer waits for the next event
@@ -20,6 +21,7 @@ enum sp_carrier_kind {
 	SP_CARRIER_TCP = 1,
 	SP_CARRIER_TLS = 2,
 	SP_CARRIER_MEM = 3,
+	SP_CARRIER_RELAY = 4, // over a trunk, from another worker
 };
 // "tcp", "tls". 0 and *ret; SP_E_MALFORMED.
 int sp_carrier_kind_parse(const char *word, enum sp_carrier_kind *ret) SP_MUST_CHECK;
@@ -102,16 +104,33 @@ void sp_carrier_reset(struct sp_carrier *c);
 // ---- looking at it ----
 
 enum sp_carrier_kind sp_carrier_kind(const struct sp_carrier *c);
-int sp_carrier_fd(const struct sp_carrier *c); // -1: in-memory
+int sp_carrier_fd(const struct sp_carrier *c); // -1: in-memory, relayed
 // Bytes written that the peer's kernel has not acknowledged; 0 if unknown.
 size_t sp_carrier_unacked(const struct sp_carrier *c);
 const struct sockaddr *sp_carrier_peer(const struct sp_carrier *c); // AF_UNSPEC: unknown
 // What the last failure was, for a log line; "" if there was none. Valid until the next
 // call.
 const char *sp_carrier_error(const struct sp_carrier *c);
-// In-memory carriers have no descriptor: `ready` is called when reading or writing may go
-// on (from inside the other end's calls: only note it). NULL: nobody.
+// In-memory and relayed carriers have no descriptor: `ready` is called when reading or
+// writing may go on (from inside the other end's calls: only note it). NULL: nobody.
 void sp_carrier_on_ready(struct sp_carrier *c, void (*ready)(void *arg), void *arg);
+
+// ---- of a program's own functions: kind RELAY ----
+
+struct sp_carrier_pipe_ops {
+	// As sp_carrier_read, _write and _shutdown, without a handshake.
+	ssize_t (*read)(void *ctx, uint8_t *buf, size_t cap);
+	ssize_t (*write)(void *ctx, const uint8_t *buf, size_t len);
+	int (*shutdown)(void *ctx);
+	// The carrier is being freed: the last call.
+	void (*close)(void *ctx, bool reset);
+};
+// `peer` is copied; NULL: unknown. 0 and *ret; -ENOMEM: `close` is not called.
+int sp_carrier_pipe_new(const struct sp_carrier_pipe_ops *ops, void *ctx,
+			const struct sockaddr *peer,
+			struct sp_carrier **ret) SP_MUST_CHECK;
+// After -EAGAIN: reading or writing may go on.
+void sp_carrier_pipe_ready(struct sp_carrier *c);
 
 // ---- in-memory pairs, for tests ----
 

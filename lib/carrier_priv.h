@@ -35,6 +35,9 @@ struct sp_carrier {
 
 extern const struct sp_carrier_ops carrier_tcp_ops;
 
+// carrier.c: NULL or neither IPv4 nor IPv6: unknown
+void carrier_set_peer(struct sp_carrier *c, const struct sockaddr *peer);
+
 // carrier_tcp.c
 int carrier_tcp_connect(const struct sp_carrier_dial *d, int *ret_fd) SP_MUST_CHECK;
 int carrier_tcp_handshake(struct sp_carrier *c) SP_MUST_CHECK;

@@ -175,7 +175,7 @@ int sp_fleet_worker_parse(const void *json, size_t len, struct sp_fleet_worker *
 	static const char *const keys[] = {
 		"format",          "revision",      "issued",    "expires", "group",
 		"tiers",           "exit_policy",   "pass_keys", "cover",   "revoked",
-		"revoked_devices", "revoked_users", NULL};
+		"revoked_devices", "revoked_users", "members",   NULL};
 	struct fleet_cursor c = {.why = why, .cap = cap};
 	struct sp_fleet_worker *f = fleet_alloc(&c, 1, sizeof(*f));
 	json_t *o = f ? fleet_load(&c, json, len, keys) : NULL;
@@ -187,6 +187,7 @@ int sp_fleet_worker_parse(const void *json, size_t len, struct sp_fleet_worker *
 		get_pass_keys(&c, o, f);
 		get_cover(&c, o, &f->cover);
 		fleet_get_revoked(&c, o, f);
+		fleet_get_members(&c, o, false, &f->members);
 	}
 	json_decref(o);
 	if (c.err) {
@@ -208,6 +209,7 @@ void sp_fleet_worker_free(struct sp_fleet_worker *f)
 	free(f->revoked);
 	free(f->revoked_devices);
 	free(f->revoked_users);
+	sp_fleet_members_done(&f->members);
 	free(f);
 }
 

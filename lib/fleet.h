@@ -21,7 +21,9 @@
 #define SP_FLEET_PATH_MAX      1024 // bytes of a file name
 #define SP_FLEET_ENDPOINTS_MAX 16
 #define SP_FLEET_URL_MAX       1024
-#define SP_FLEET_WHY_MAX       320 // fits any error text with its NUL
+#define SP_FLEET_MEMBERS_MAX   16384
+#define SP_FLEET_MEMBERS_BYTES (8u << 20) // of a document of members
+#define SP_FLEET_WHY_MAX       320        // fits any error text with its NUL
 
 struct sp_fleet_revision {
 	uint32_t epoch;
@@ -53,6 +55,28 @@ struct sp_fleet_revoked_user {
 	uint64_t before_s;               // passes with an earlier not_before are void
 };
 
+struct sp_fleet_carrier {
+	enum sp_carrier_kind kind;
+	struct sp_target address;
+	char server_name[SP_NAME_MAX + 1]; // tls: SNI; "": none
+	bool pinned;
+	uint8_t pin[32]; // tls: SHA-256 of the certificate, if pinned
+	char *ca_file;   // tls: or NULL: the system's authorities
+};
+
+// How a worker reaches the others, to relay to them and to know who may dial it.
+struct sp_fleet_member {
+	char name[SP_FLEET_NAME_MAX + 1];
+	uint64_t home_id;
+	uint8_t public_key[32];
+	struct sp_fleet_carrier *carriers; // in order of preference
+	size_t n_carriers;
+};
+struct sp_fleet_members { // sorted by home id, none twice; its reader may be one of them
+	struct sp_fleet_member *v;
+	size_t n;
+};
+
 struct sp_fleet_worker {
 	struct sp_fleet_revision revision;
 	uint64_t issued_s, expires_s;      // Unix; expires 0: never
@@ -70,6 +94,7 @@ struct sp_fleet_worker {
 	size_t n_revoked_devices;
 	struct sp_fleet_revoked_user *revoked_users;
 	size_t n_revoked_users;
+	struct sp_fleet_members members; // of a fleet without controllers; else empty
 };
 
 // What revocations look at.
@@ -98,15 +123,6 @@ bool sp_fleet_is_revoked(const struct sp_fleet_worker *f,
 bool sp_fleet_admits(const struct sp_fleet_worker *f, const struct sp_pass *pass);
 
 // ---- kind 3: client config ----
-
-struct sp_fleet_carrier {
-	enum sp_carrier_kind kind;
-	struct sp_target address;
-	char server_name[SP_NAME_MAX + 1]; // tls: SNI; "": none
-	bool pinned;
-	uint8_t pin[32]; // tls: SHA-256 of the certificate, if pinned
-	char *ca_file;   // tls: or NULL: the system's authorities
-};
 
 struct sp_fleet_exit {
 	char name[SP_FLEET_NAME_MAX + 1];
@@ -138,5 +154,13 @@ int sp_fleet_client_parse(const void *json, size_t len, struct sp_fleet_client *
 			  char *why, size_t cap) SP_MUST_CHECK;
 void sp_fleet_client_free(struct sp_fleet_client *f);
 char *sp_fleet_client_print(const struct sp_fleet_client *f) SP_MUST_CHECK;
+
+// ---- members ----
+
+// {"format": 1, "members": [...]}, entries as exits of a client config: what an enrolled
+// worker's agent derives of the fleet's state (lib/derive.h). As sp_fleet_worker_parse.
+int sp_fleet_members_parse(const void *json, size_t len, struct sp_fleet_members *ret,
+			   char *why, size_t cap) SP_MUST_CHECK;
+void sp_fleet_members_done(struct sp_fleet_members *m); // a zeroed struct is fine
 
 #endif

@@ -68,7 +68,7 @@ static void get_home_id(struct fleet_cursor *c, const json_t *o, struct sp_fleet
 			   "want 16 hexadecimal digits, not all zero, or no such key");
 }
 
-static void get_exit(struct fleet_cursor *c, const json_t *o, struct sp_fleet_exit *x)
+void fleet_get_exit(struct fleet_cursor *c, const json_t *o, struct sp_fleet_exit *x)
 {
 	static const char *const keys[] = {"name",       "region",   "weight", "home_id",
 					   "public_key", "carriers", NULL};
@@ -121,7 +121,7 @@ static void get_exits(struct fleet_cursor *c, const json_t *o, struct sp_fleet_c
 	json_array_foreach(list, i, v)
 	{
 		size_t mark = fleet_enter_index(c, "exits", i);
-		get_exit(c, v, &f->exits[f->n_exits++]);
+		fleet_get_exit(c, v, &f->exits[f->n_exits++]);
 		if (!c->err)
 			check_unique(c, f, i);
 		fleet_leave(c, mark);

@@ -218,10 +218,16 @@ json_t *fleet_get_list(struct fleet_cursor *c, const json_t *o, const char *key,
 json_t *fleet_load(struct fleet_cursor *c, const void *text, size_t len,
 		   const char *const *keys)
 {
+	return fleet_load_within(c, text, len, SP_SIGNED_BODY_MAX, keys);
+}
+
+json_t *fleet_load_within(struct fleet_cursor *c, const void *text, size_t len,
+			  size_t max, const char *const *keys)
+{
 	json_error_t e;
-	if (len > SP_SIGNED_BODY_MAX) {
-		fleet_fail(c, SP_E_LIMIT, NULL, "found %zu bytes; want at most %u", len,
-			   SP_SIGNED_BODY_MAX);
+	if (len > max) {
+		fleet_fail(c, SP_E_LIMIT, NULL, "found %zu bytes; want at most %zu", len,
+			   max);
 		return NULL;
 	}
 	json_t *o = json_loadb(text, len, JSON_REJECT_DUPLICATES, &e);

@@ -29,6 +29,9 @@ void fleet_leave(struct fleet_cursor *c, size_t mark);
 // The document: an object of known format, with none but the known keys. NULL: an error.
 json_t *fleet_load(struct fleet_cursor *c, const void *text, size_t len,
 		   const char *const *keys);
+// The same of at most `max` bytes; fleet_load takes SP_SIGNED_BODY_MAX.
+json_t *fleet_load_within(struct fleet_cursor *c, const void *text, size_t len,
+			  size_t max, const char *const *keys);
 // False and an error if it is no object or has a key that is not in `keys` (ends in
 // NULL).
 bool fleet_check_keys(struct fleet_cursor *c, const json_t *o, const char *const *keys);
@@ -55,6 +58,13 @@ json_t *fleet_get_list(struct fleet_cursor *c, const json_t *o, const char *key,
 // fleet_revoked.c: the three lists of what holds no more, to `f`.
 void fleet_get_revoked(struct fleet_cursor *c, const json_t *o,
 		       struct sp_fleet_worker *f);
+
+// fleet_client.c: one exit of a client config; what it holds is the caller's to free
+// (ca_file of each carrier).
+void fleet_get_exit(struct fleet_cursor *c, const json_t *o, struct sp_fleet_exit *x);
+// fleet_members.c: the list below "members".
+void fleet_get_members(struct fleet_cursor *c, const json_t *o, bool required,
+		       struct sp_fleet_members *ret);
 
 // Printable ASCII only.
 bool fleet_is_plain(const char *s);

@@ -99,6 +99,44 @@ static void put_revoked(bool *ok, json_t *o, const struct sp_fleet_worker *f)
 		put(ok, o, "revoked_users", users);
 }
 
+static json_t *carrier(bool *ok, const struct sp_fleet_carrier *c)
+{
+	char text[SP_TARGET_TEXT_MAX];
+	json_t *o = json_object();
+	put_text(ok, o, "kind", sp_carrier_kind_word(c->kind));
+	put_text(ok, o, "address", sp_target_format(&c->address, text, sizeof(text)));
+	put_text(ok, o, "server_name", c->server_name);
+	if (c->pinned)
+		put_text(ok, o, "pin_sha256",
+			 sp_hex_encode(c->pin, sizeof(c->pin), text, sizeof(text)));
+	put_text(ok, o, "ca_file", c->ca_file);
+	return o;
+}
+
+static json_t *member(bool *ok, const struct sp_fleet_member *m)
+{
+	char text[SP_KEY_TEXT_MAX];
+	json_t *o = json_object(), *carriers = json_array();
+	put_text(ok, o, "name", m->name);
+	snprintf(text, sizeof(text), "%016llx", (unsigned long long)m->home_id);
+	put_text(ok, o, "home_id", text);
+	put_text(ok, o, "public_key",
+		 sp_key_format(SP_KEY_WORKER, false, m->public_key, text));
+	for (size_t i = 0; i < m->n_carriers; i++)
+		append(ok, carriers, carrier(ok, &m->carriers[i]));
+	put(ok, o, "carriers", carriers);
+	return o;
+}
+
+static void put_members(bool *ok, json_t *o, const struct sp_fleet_members *m)
+{
+	json_t *list = m->n ? json_array() : NULL;
+	for (size_t i = 0; i < m->n; i++)
+		append(ok, list, member(ok, &m->v[i]));
+	if (list)
+		put(ok, o, "members", list);
+}
+
 char *sp_fleet_worker_print(const struct sp_fleet_worker *f)
 {
 	bool ok = true;
@@ -124,21 +162,8 @@ char *sp_fleet_worker_print(const struct sp_fleet_worker *f)
 			 sp_target_format(&f->cover, cover, sizeof(cover)));
 	}
 	put_revoked(&ok, o, f);
+	put_members(&ok, o, &f->members);
 	return finish(ok, o);
-}
-
-static json_t *carrier(bool *ok, const struct sp_fleet_carrier *c)
-{
-	char text[SP_TARGET_TEXT_MAX];
-	json_t *o = json_object();
-	put_text(ok, o, "kind", sp_carrier_kind_word(c->kind));
-	put_text(ok, o, "address", sp_target_format(&c->address, text, sizeof(text)));
-	put_text(ok, o, "server_name", c->server_name);
-	if (c->pinned)
-		put_text(ok, o, "pin_sha256",
-			 sp_hex_encode(c->pin, sizeof(c->pin), text, sizeof(text)));
-	put_text(ok, o, "ca_file", c->ca_file);
-	return o;
 }
 
 static json_t *exit_node(bool *ok, const struct sp_fleet_exit *x)

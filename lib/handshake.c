@@ -33,6 +33,15 @@ void sp_hs_mac(const uint8_t *key, const uint8_t *after, size_t len, uint8_t *re
 	crypto_generichash(ret, SP_HS_MAC_BYTES, after, len, key, 32);
 }
 
+void sp_hs_flight_readdress(const uint8_t *worker_public, uint8_t *flight, size_t len)
+{
+	uint8_t key[32];
+
+	assert(len > SP_HS_MAC_BYTES);
+	sp_hs_mac_key(worker_public, key);
+	sp_hs_mac(key, flight + SP_HS_MAC_BYTES, len - SP_HS_MAC_BYTES, flight);
+}
+
 // Noise prologue to `buf` (SP_HS_PROLOGUE_MAX). `ticket` NULL: first contact. Returns its
 // length.
 size_t sp_hs_prologue(uint8_t *buf, uint8_t ver_min, uint8_t ver_max,

@@ -29,7 +29,7 @@
 #define SP_HS_TICKETS     2     // tickets of one carrier
 #define SP_HS_CLOCK_MS    90000 // how far a first contact's clock may be off
 
-enum sp_hs_kind { SP_HS_FIRST_CONTACT = 0, SP_HS_RESUME = 1 };
+enum sp_hs_kind { SP_HS_FIRST_CONTACT = 0, SP_HS_RESUME = 1, SP_HS_TRUNK = 2 };
 
 // What both ends have after the handshake. Wipe after use.
 struct sp_hs_keys {
@@ -58,6 +58,9 @@ struct sp_hs_client_options {
 	const uint8_t *pass;          // signed blob
 	size_t pass_len;
 	uint64_t now_ms; // Unix time
+	// A worker dials another one: as a first contact, without a pass; device_secret
+	// and device_public are its static key.
+	bool trunk;
 	// Resume (ticket set):
 	const uint8_t *ticket;
 	size_t ticket_len;
@@ -110,9 +113,10 @@ void sp_hs_worker_keys_done(struct sp_hs_worker_keys *keys);
 // Who is there; small, kept as long as the carrier.
 struct sp_hs_accept {
 	enum sp_hs_kind kind;
-	uint8_t device[32];  // device public key, proven (first contact) or of the ticket
-	uint8_t session[16]; // resume only: the ticket's session; ATTACH must name it
-	uint64_t pass_expires_s;  // of the pass, or as the ticket says
+	uint8_t device[32]; // public key: of the device, proven (first contact) or as the
+			    // ticket says; of the worker, proven (trunk)
+	uint8_t session[16];     // resume only: the ticket's session; ATTACH must name it
+	uint64_t pass_expires_s; // of the pass, or as the ticket says
 	uint64_t ticket_issued_s; // resume only
 	struct sp_pass pass;      // first contact only
 };
@@ -120,6 +124,8 @@ struct sp_hs_accept {
 enum sp_hs_verdict {
 	SP_HS_STRANGER,    // never answer it; `why` says what was wrong
 	SP_HS_TICKET_GONE, // send sp_hs_worker_ticket_gone, close
+	SP_HS_RELAY,       // a resume at another home, that of w->hint; nothing of the
+			   // flight but mac1 and the hint was judged
 	SP_HS_ACCEPTED,    // authentic; `refuse` may already say no; send
 			   // sp_hs_worker_answer
 };
@@ -128,12 +134,11 @@ enum sp_hs_verdict {
 struct sp_hs_worker {
 	enum sp_hs_verdict verdict;
 	enum sp_reason why;    // STRANGER: MAC, MALFORMED, VERSION, HANDSHAKE, REPLAY,
-			       // CLOCK, PASS_INVALID, DEVICE, TICKET, BUDGET
+			       // CLOCK, PASS_INVALID, DEVICE, TICKET, BUDGET, MEMBER
 	enum sp_reason refuse; // ACCEPTED: NONE, PASS_EXPIRED or PASS_EARLY
 	size_t consumed;       // bytes of the flight; what follows is not the flight's
-	struct sp_ticket_hint
-		hint;             // resume: whose home it is (a later entry relays by it)
-	const uint8_t *pass_blob; // first contact; points into this struct
+	struct sp_ticket_hint hint; // resume: whose home it is
+	const uint8_t *pass_blob;   // first contact; points into this struct
 	size_t pass_blob_len;
 	const uint8_t *frames; // resume; points into this struct
 	size_t frames_len;
@@ -151,6 +156,10 @@ struct sp_hs_judge {
 	const struct sockaddr *source; // for the budget
 	uint64_t now_ms;               // Unix time
 	uint64_t mono_ms;              // monotonic, for the budget
+	// Whether this static key (32 bytes) is a worker's of the fleet, which may dial a
+	// trunk; NULL: no key is.
+	bool (*is_member)(void *ctx, const uint8_t *key);
+	void *member_ctx;
 };
 // Judges the `len` bytes read so far; `buf` stays as it is. 0: w->verdict holds, and for
 // ACCEPTED *ret_who; SP_E_AGAIN: a flight that is not whole yet (on `tls` that is a
@@ -168,6 +177,9 @@ int sp_hs_worker_answer(struct sp_hs_worker *w, const struct sp_hs_worker_keys *
 // The answer for TICKET_GONE, and instead of _answer for a resume whose session is
 // unknown. Its length; SP_E_LIMIT.
 int sp_hs_worker_ticket_gone(uint8_t *buf, size_t cap) SP_MUST_CHECK;
+// Makes mac1 of a whole flight (`len` bytes) anew for the worker of this public key: for
+// an entry that relays it.
+void sp_hs_flight_readdress(const uint8_t *worker_public, uint8_t *flight, size_t len);
 // The answer of an entry to a resume at another home that it cannot relay to: why. Says
 // nothing of the ticket, which holds. Its length; SP_E_LIMIT.
 int sp_hs_entry_refuses(enum sp_reason why, uint8_t *buf, size_t cap) SP_MUST_CHECK;

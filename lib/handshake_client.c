@@ -33,6 +33,11 @@ static void put_client_payload(struct sp_writer *w,
 	} else {
 		sp_put_u64(w, opt->now_ms);
 		sp_put_u8(w, (uint8_t)opt->suites);
+		if (opt->trunk) {
+			static const uint8_t zeros[SP_HS_TRUNK_PAD];
+			sp_put_bytes(w, zeros, sizeof(zeros));
+			return;
+		}
 		sp_put_u16(w, (uint16_t)opt->pass_len);
 		sp_put_bytes(w, opt->pass, opt->pass_len);
 	}
@@ -84,8 +89,9 @@ int sp_hs_client_start(struct sp_hs_client *c, const struct sp_hs_client_options
 	    opt->pass_len > SP_HS_FLIGHT_MAX || cap < SP_HS_OUTER_BYTES)
 		return SP_E_LIMIT;
 	*c = (struct sp_hs_client){.suites = opt->suites,
-				   .kind = opt->ticket ? SP_HS_RESUME
-						       : SP_HS_FIRST_CONTACT};
+				   .kind = opt->ticket  ? SP_HS_RESUME
+					   : opt->trunk ? SP_HS_TRUNK
+							: SP_HS_FIRST_CONTACT};
 	err = client_noise(c, opt);
 	if (err)
 		return err;

@@ -11,6 +11,7 @@
 #define SP_HS_PROLOGUE_MAX (11 + 3 + 2 + SP_HS_TICKET_MAX)
 #define SP_HS_FLIGHT_PAD   768 // paddings are below these, uniformly
 #define SP_HS_ANSWER_PAD   512
+#define SP_HS_TRUNK_PAD    240 // in place of a pass, so that a trunk's flight is as long
 
 enum sp_hs_status {
 	SP_HS_STATUS_ANSWER = 0,

@@ -54,7 +54,7 @@ static enum sp_reason parse_flight(const uint8_t *buf, size_t len, struct flight
 		ret->ticket = sp_get_bytes(&r, ret->ticket_len);
 		if (r.err || ret->ticket_len > SP_HS_TICKET_MAX)
 			return SP_REASON_MALFORMED;
-	} else if (ret->kind != SP_HS_FIRST_CONTACT) {
+	} else if (ret->kind != SP_HS_FIRST_CONTACT && ret->kind != SP_HS_TRUNK) {
 		return SP_REASON_MALFORMED;
 	}
 	ret->message_len = sp_reader_left(&r);
@@ -108,6 +108,11 @@ static enum sp_reason judge_pass(struct sp_hs_worker *w, const struct sp_hs_judg
 	return SP_REASON_NONE;
 }
 
+static bool is_clock_off(uint64_t time_ms, uint64_t now_ms)
+{
+	return (time_ms > now_ms ? time_ms - now_ms : now_ms - time_ms) > SP_HS_CLOCK_MS;
+}
+
 static enum sp_reason judge_first_contact(struct sp_hs_worker *w,
 					  const struct sp_hs_judge *in,
 					  const struct flight *f,
@@ -128,10 +133,50 @@ static enum sp_reason judge_first_contact(struct sp_hs_worker *w,
 	w->pass_blob = sp_get_bytes(&r, w->pass_blob_len);
 	if (r.err || !w->suite)
 		return SP_REASON_MALFORMED;
-	if ((time_ms > in->now_ms ? time_ms - in->now_ms : in->now_ms - time_ms) >
-	    SP_HS_CLOCK_MS)
+	if (is_clock_off(time_ms, in->now_ms))
 		return SP_REASON_CLOCK;
 	return judge_pass(w, in, who);
+}
+
+// A worker of the fleet: its static key is the proof, and all that there is to judge.
+static enum sp_reason judge_trunk(struct sp_hs_worker *w, const struct sp_hs_judge *in,
+				  const struct flight *f, struct sp_hs_accept *who)
+{
+	const uint8_t *key;
+	enum sp_reason why;
+	struct sp_reader r;
+	uint64_t time_ms;
+	int err;
+
+	if (!in->is_member)
+		return SP_REASON_MEMBER;
+	if (sp_replay_seen(in->replay, f->message, in->now_ms))
+		return SP_REASON_REPLAY;
+	why = read_message(w, in->keys, f, NULL, &r);
+	if (why)
+		return why;
+	time_ms = sp_get_u64(&r);
+	w->suite = sp_aead_pick(in->keys->suites, sp_get_u8(&r));
+	if (r.err || !w->suite)
+		return SP_REASON_MALFORMED;
+	if (is_clock_off(time_ms, in->now_ms))
+		return SP_REASON_CLOCK;
+	key = sp_noise_remote_static(&w->noise);
+	if (!in->is_member(in->member_ctx, key))
+		return SP_REASON_MEMBER;
+	err = sp_replay_add(in->replay, sp_noise_remote_ephemeral(&w->noise), in->now_ms);
+	if (err)
+		return err == SP_E_REPLAY ? SP_REASON_REPLAY : SP_REASON_BUDGET;
+	memcpy(who->device, key, sizeof(who->device));
+	return SP_REASON_NONE;
+}
+
+// True if a ticket of that age is past its life.
+static bool is_old(const struct sp_hs_judge *in, uint64_t issued_s)
+{
+	uint64_t now_s = in->now_ms / 1000;
+
+	return now_s > issued_s && now_s - issued_s > in->keys->ticket_lifetime_s;
 }
 
 // True if a ticket that opened may be used now.
@@ -139,8 +184,7 @@ static bool is_current(const struct sp_hs_judge *in, const struct sp_ticket_body
 {
 	uint64_t now_s = in->now_ms / 1000;
 
-	if (now_s > body->issued_s &&
-	    now_s - body->issued_s > in->keys->ticket_lifetime_s)
+	if (is_old(in, body->issued_s))
 		return false;
 	return now_s < body->pass_expires_s ||
 	       now_s - body->pass_expires_s < SP_PASS_SKEW_S;
@@ -155,8 +199,12 @@ static enum sp_reason judge_resume(struct sp_hs_worker *w, const struct sp_hs_ju
 
 	if (sp_ticket_open_hint(in->keys->route_key, f->ticket, f->ticket_len, &w->hint))
 		return SP_REASON_TICKET;
-	if (w->hint.home_id != in->keys->home_id ||
-	    sp_ticket_open_body(in->keys->boot_key, f->ticket, f->ticket_len, &body)) {
+	if (w->hint.home_id != in->keys->home_id) {
+		w->verdict =
+			is_old(in, w->hint.issued_s) ? SP_HS_TICKET_GONE : SP_HS_RELAY;
+		return SP_REASON_NONE;
+	}
+	if (sp_ticket_open_body(in->keys->boot_key, f->ticket, f->ticket_len, &body)) {
 		w->verdict = SP_HS_TICKET_GONE;
 		return SP_REASON_NONE;
 	}
@@ -202,6 +250,8 @@ static enum sp_reason judge(struct sp_hs_worker *w, const struct sp_hs_judge *in
 	w->verdict = SP_HS_ACCEPTED; // unless it says otherwise
 	if (f.kind == SP_HS_RESUME)
 		return judge_resume(w, in, &f, who);
+	if (f.kind == SP_HS_TRUNK)
+		return judge_trunk(w, in, &f, who);
 	return judge_first_contact(w, in, &f, who);
 }
 

@@ -47,6 +47,9 @@ struct sp_link_env_options {
 	const struct sp_hs_worker_keys *worker_keys; // worker only; outlives the env
 	struct sp_replay *replay;                    // worker only
 	struct sp_budget *budget;                    // worker only: handshakes per source
+	// Worker only: whose trunks are let in; NULL: nobody's (lib/handshake.h).
+	bool (*is_member)(void *ctx, const uint8_t *key);
+	void *member_ctx;
 };
 // 0 and *ret; -ENOMEM.
 int sp_link_env_new(const struct sp_link_env_options *opt,
@@ -141,10 +144,23 @@ struct sp_link_worker_ops {
 	void *(*silent)(void *ctx, struct sp_link *l);
 	// The link has ended or is one of ours after all: that connection is not needed.
 	void (*silent_over)(void *ctx, void *waiting);
-	// Exactly once, last call, for a link that was accepted and did not become a
-	// stranger's. The session (if any) is detached already; sp_link_session still
-	// says which it was (also after STALE_EPOCH), NULL if it superseded or freed the
-	// link.
+	// May be NULL: a resume that belongs to another home, as its ticket says. The
+	// carrier becomes the callee's, which relays the `len` bytes of the flight (valid
+	// during the call) and what follows; instead of `down`. NULL: the client hears
+	// that this entry cannot.
+	void (*relay)(void *ctx, struct sp_carrier *c, uint64_t home_id,
+		      const uint8_t *flight, size_t len);
+	// May be NULL: another worker of the fleet, which has proven to hold the secret
+	// of `member` (32 bytes), dialled a trunk. The carrier becomes the callee's,
+	// which sends the answer (`len` bytes, valid during the call) and goes on in
+	// records under `keys`, which it wipes nothing of; instead of `down`. NULL:
+	// strangers.
+	void (*trunk)(void *ctx, struct sp_carrier *c, const uint8_t *member,
+		      const struct sp_hs_keys *keys, const uint8_t *answer, size_t len);
+	// Exactly once, last call, for a link that was accepted, was not given away and
+	// did not become a stranger's. The session (if any) is detached already;
+	// sp_link_session still says which it was (also after STALE_EPOCH), NULL if it
+	// superseded or freed the link.
 	void (*down)(void *ctx, struct sp_link *l, enum sp_reason reason);
 };
 // The carrier becomes the link's in every case. 0 and *ret; -ENOMEM.

@@ -90,6 +90,10 @@ void link_worker_stranger(struct sp_link *l, enum sp_reason why, const uint8_t *
 	l->env->n.strangers[why]++;
 	l->stranger = true;
 	l->waiting = NULL;
+	if (l->kind == SP_CARRIER_RELAY) { // the entry sees to what it looks like
+		l->failed = true;
+		link_end(l, why);
+	}
 	if (!has_cover(l)) {
 		// The timer of the handshake goes on, the same for every cause.
 		l->state = LINK_DISCARD;
@@ -266,6 +270,53 @@ static void welcome(struct sp_link *l, struct sp_hs_worker *w)
 		resume(l, w->frames, w->frames_len);
 }
 
+static struct sp_carrier *give_away(struct sp_link *l)
+{
+	struct sp_carrier *c = l->carrier;
+
+	link_release_event(l);
+	l->carrier = NULL;
+	l->stranger = true; // no `down`
+	sp_carrier_tune(c);
+	return c;
+}
+
+// An authentic flight for another home.
+static void relay(struct sp_link *l, struct sp_hs_worker *w, const uint8_t *buf)
+{
+	int n;
+
+	if (l->worker->relay) {
+		uint64_t home_id = w->hint.home_id;
+
+		l->worker->relay(l->ctx, give_away(l), home_id, buf, w->consumed);
+		return;
+	}
+	n = sp_hs_entry_refuses(SP_REASON_UNREACHABLE, l->env->out, SP_HS_ANSWER_MAX);
+	if (n > 0)
+		(void)!link_queue(l, l->env->out, (size_t)n);
+	link_end(l, SP_REASON_UNREACHABLE);
+}
+
+// An authentic flight of another worker of the fleet.
+static void trunk(struct sp_link *l, struct sp_hs_worker *w)
+{
+	struct sp_link_env *env = l->env;
+	struct sp_hs_keys keys = {0};
+	uint8_t member[32];
+	int n = sp_hs_worker_answer(w, env->opt.worker_keys, SP_REASON_NONE,
+				    sp_loop_unix_ms(env->opt.loop), env->out,
+				    SP_HS_ANSWER_MAX, &keys);
+
+	if (n < 0) {
+		link_end(l, SP_REASON_INTERNAL);
+		return;
+	}
+	memcpy(member, l->accept->who.device, sizeof(member));
+	l->worker->trunk(l->ctx, give_away(l), member, &keys, env->out, (size_t)n);
+	sp_hs_keys_wipe(&keys);
+}
+
 static bool judge(struct sp_link *l, const uint8_t *buf, size_t len, int *ret_err)
 {
 	struct sp_link_env *env = l->env;
@@ -276,6 +327,8 @@ static bool judge(struct sp_link *l, const uint8_t *buf, size_t len, int *ret_er
 		.source = sp_carrier_peer(l->carrier),
 		.now_ms = sp_loop_unix_ms(env->opt.loop),
 		.mono_ms = sp_loop_now_ms(env->opt.loop),
+		.is_member = l->worker->trunk ? env->opt.is_member : NULL,
+		.member_ctx = env->opt.member_ctx,
 	};
 
 	if (!l->accept)
@@ -308,8 +361,12 @@ size_t link_worker_flight(struct sp_link *l, const uint8_t *buf, size_t len)
 	used = w->consumed;
 	if (w->verdict == SP_HS_TICKET_GONE)
 		ticket_gone(l);
+	else if (w->verdict == SP_HS_RELAY)
+		relay(l, w, buf);
+	else if (l->accept->who.kind == SP_HS_TRUNK)
+		trunk(l, w);
 	else
 		welcome(l, w);
 	sp_hs_worker_done(w);
-	return l->ended ? len : used;
+	return l->ended || !l->carrier ? len : used;
 }

@@ -62,13 +62,14 @@
 	X(74, STALL, "stall", "silence while an answer was due")                         \
 	X(75, TLS, "tls", "the TLS handshake failed")                                    \
 	X(76, CARRIER_RESET, "carrier-reset", "the carrier was reset")                   \
-	X(77, NOT_TLS, "not-tls", "bytes that are not TLS on a tls port")
+	X(77, NOT_TLS, "not-tls", "bytes that are not TLS on a tls port")                \
+	X(78, MEMBER, "member", "a trunk of nobody in this fleet")
 
 enum sp_reason {
 #define X(n, name, word, text) SP_REASON_##name = n,
 	SP_REASONS(X)
 #undef X
-		SP_REASON__LAST = 77,
+		SP_REASON__LAST = 78,
 };
 
 // Log word and metric label, e.g. "pass-expired"; "unknown" for a number not listed.

@@ -47,6 +47,11 @@ struct wrk_config {
 		int64_t handshake_ms, dial_ms, stream_idle_ms, flow_idle_ms, stale_ms,
 			keep_ms;
 	} limits;
+	struct {
+		bool enabled;
+		int64_t carriers, carriers_per_source, opens_per_second;
+		int64_t memory_bytes, window_bytes, idle_ms;
+	} relay;
 	int64_t drain_ms;
 	struct {
 		int level, format; // enum sp_log_level, enum sp_log_format

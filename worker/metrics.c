@@ -84,6 +84,29 @@
 	  "Connections made to the cover site")                                          \
 	X(cover_ended, COUNTER, "reason", NULL, "Relays that this worker ended")         \
 	X(cover_bytes, COUNTER, "direction", NULL, "Bytes relayed to and from the site") \
+	X(trunk_members, GAUGE, NULL, NULL, "Other workers of the fleet")                \
+	X(trunks, GAUGE, "state", NULL, "Links to other workers by state")               \
+	X(trunks_made, COUNTER, "by", NULL, "Trunks that came up, by who dialled")       \
+	X(trunks_ended, COUNTER, "reason", NULL, "Trunks that ended")                    \
+	X(trunks_misbehaved, COUNTER, NULL, NULL,                                        \
+	  "Trunks that ended because the other worker broke the rules")                  \
+	X(trunk_dials, COUNTER, NULL, NULL, "Attempts to dial a trunk")                  \
+	X(trunk_dials_failed, COUNTER, "reason", NULL, "Attempts that failed")           \
+	X(trunk_bytes, COUNTER, "direction", NULL, "Bytes on trunks")                    \
+	X(relay_carriers, GAUGE, "state", NULL,                                          \
+	  "Carriers to other homes that wait for a trunk or are relayed")                \
+	X(relay_taken, COUNTER, NULL, NULL, "First flights for other homes")             \
+	X(relay_opened, COUNTER, NULL, NULL, "Carriers that were relayed")               \
+	X(relay_refused, COUNTER, "reason", NULL,                                        \
+	  "Carriers that were not relayed, as their clients were told")                  \
+	X(relay_ended, COUNTER, "reason", NULL, "Relayed carriers that ended")           \
+	X(relay_bytes, COUNTER, "direction", NULL, "Bytes relayed, as entry")            \
+	X(relayed_opened, COUNTER, NULL, NULL, "Carriers that came over a trunk")        \
+	X(relayed_refused, COUNTER, "reason", NULL,                                      \
+	  "Carriers over a trunk that were refused")                                     \
+	X(relay_pipes_ended, COUNTER, "reason", NULL,                                    \
+	  "Carriers over trunks that ended, either way")                                 \
+	X(relay_memory_bytes, GAUGE, NULL, NULL, "Memory reserved for relayed carriers") \
 	X(agent_up, GAUGE, NULL, NULL, "1 while there is an agent")                      \
 	X(agent_starts, COUNTER, NULL, NULL, "Times that the agent was started")         \
 	X(agent_ended, COUNTER, "how", NULL, "Agents that ended; hung: killed for it")   \
@@ -319,6 +342,44 @@ static void put_cover(struct wrk_worker *w, struct sp_metrics_writer *m)
 	put(m, "from_site", c->bytes_from_site);
 }
 
+static void put_trunks(struct wrk_worker *w, struct sp_metrics_writer *m)
+{
+	const struct wrk_trunks_counters *t = wrk_trunks_counters(w->trunks);
+	one(m, F_trunk_members, wrk_trunks_members(w->trunks));
+	begin(m, F_trunks);
+	put(m, "up", t->up);
+	put(m, "dialling", t->dialling);
+	begin(m, F_trunks_made);
+	put(m, "this", t->dialled);
+	put(m, "other", t->accepted);
+	by_reason(m, F_trunks_ended, t->ended);
+	one(m, F_trunks_misbehaved, t->misbehaved);
+	one(m, F_trunk_dials, t->dials);
+	by_reason(m, F_trunk_dials_failed, t->dials_failed);
+	begin(m, F_trunk_bytes);
+	put(m, "out", t->bytes_tx);
+	put(m, "in", t->bytes_rx);
+	one(m, F_relayed_opened, t->mux.accepted);
+	by_reason(m, F_relayed_refused, t->mux.refused);
+	by_reason(m, F_relay_pipes_ended, t->mux.closed);
+	one(m, F_relay_memory_bytes, t->memory);
+}
+
+static void put_relays(struct wrk_worker *w, struct sp_metrics_writer *m)
+{
+	const struct wrk_relays_counters *r = wrk_relays_counters(w->relays);
+	begin(m, F_relay_carriers);
+	put(m, "waiting", r->waiting);
+	put(m, "relayed", r->live - r->waiting);
+	one(m, F_relay_taken, r->taken);
+	one(m, F_relay_opened, r->relayed);
+	by_reason(m, F_relay_refused, r->refused);
+	by_reason(m, F_relay_ended, r->ended);
+	begin(m, F_relay_bytes);
+	put(m, "to_home", r->bytes_to_home);
+	put(m, "to_client", r->bytes_to_client);
+}
+
 // ---- by tier ----
 
 struct tier_row {
@@ -393,6 +454,8 @@ void wrk_metrics_write(struct wrk_worker *w, struct sp_metrics_writer *m)
 	put_dns(w, m);
 	if (w->cover)
 		put_cover(w, m);
+	put_trunks(w, m);
+	put_relays(w, m);
 	if (w->agent)
 		put_agent(w, m);
 }

@@ -107,6 +107,7 @@ static void apply(struct wrk_worker *w, const struct wrk_config *cfg,
 			    (uint32_t)cfg->limits.stream_idle_ms);
 	if (w->cover && wrk_worker_cover_options(cfg, id->fleet, w->loop, &cover) == 0)
 		wrk_cover_set(w->cover, &cover);
+	wrk_relaying_apply(w, cfg, id->fleet);
 }
 
 static void applied(struct wrk_worker *w)

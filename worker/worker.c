@@ -173,6 +173,20 @@ static void on_silent_over(void *ctx, void *waiting)
 	wrk_cover_wait_over(w->cover, waiting);
 }
 
+static void on_relay(void *ctx, struct sp_carrier *c, uint64_t home_id,
+		     const uint8_t *flight, size_t len)
+{
+	struct wrk_worker *w = ctx;
+	wrk_relays_take(w->relays, c, home_id, flight, len);
+}
+
+static void on_trunk(void *ctx, struct sp_carrier *c, const uint8_t *member,
+		     const struct sp_hs_keys *keys, const uint8_t *answer, size_t len)
+{
+	struct wrk_worker *w = ctx;
+	wrk_trunks_accept(w->trunks, c, member, keys, answer, len);
+}
+
 static const struct sp_link_worker_ops tls_ops = {
 	.admit = on_admit,
 	.attach = on_attach,
@@ -180,10 +194,23 @@ static const struct sp_link_worker_ops tls_ops = {
 	.stranger = on_stranger_tls,
 	.silent = on_silent,
 	.silent_over = on_silent_over,
+	.relay = on_relay,
+	.trunk = on_trunk,
 	.down = on_down,
 };
 
 static const struct sp_link_worker_ops tcp_ops = {
+	.admit = on_admit,
+	.attach = on_attach,
+	.make_ticket = on_ticket,
+	.stranger = on_stranger_tcp,
+	.relay = on_relay,
+	.trunk = on_trunk,
+	.down = on_down,
+};
+
+// Hop limit 1: neither relayed on, nor a trunk in a trunk.
+const struct sp_link_worker_ops wrk_worker_relayed_ops = {
 	.admit = on_admit,
 	.attach = on_attach,
 	.make_ticket = on_ticket,
@@ -608,6 +635,8 @@ static int make_links(struct wrk_worker *w)
 		.worker_keys = &w->keys,
 		.replay = w->replay,
 		.budget = w->budget,
+		.is_member = wrk_trunks_is_member,
+		.member_ctx = w->trunks,
 	};
 	struct wrk_cover_options c;
 	if (w->cfg->cover.kind) {
@@ -625,9 +654,9 @@ static int make_links(struct wrk_worker *w)
 static int start(struct wrk_worker *w)
 {
 	int (*const steps[])(struct wrk_worker *) = {
-		make_arena,        make_admission,    make_exit,        wrk_control_open,
-		make_sessions,     take_over,         make_links,       open_ports,
-		wrk_metrics_serve, wrk_control_start, wrk_upgrader_new,
+		make_arena,    make_admission,    make_exit,         wrk_control_open,
+		make_sessions, take_over,         wrk_relaying_open, make_links,
+		open_ports,    wrk_metrics_serve, wrk_control_start, wrk_upgrader_new,
 	};
 	sigset_t asking;
 	int err = sp_loop_new(&w->loop);
@@ -716,6 +745,7 @@ void wrk_worker_free(struct wrk_worker *w)
 	wrk_upgrader_free(w);
 	sp_admin_free(w->admin);
 	sp_link_env_free(w->links);
+	wrk_relaying_free(w);
 	wrk_cover_free(w->cover);
 	wrk_sessions_free(w->sessions);
 	wrk_control_free(w);

@@ -21,9 +21,11 @@
 #include "worker/keeper.h"
 #include "worker/listener.h"
 #include "worker/quarantine.h"
+#include "worker/relay.h"
 #include "worker/resolve.h"
 #include "worker/segments.h"
 #include "worker/sessions.h"
+#include "worker/trunk.h"
 #include "worker/upgrade.h"
 
 #define WRK_PORTS_MAX     32
@@ -84,6 +86,9 @@ struct wrk_worker {
 	struct wrk_sessions *sessions;
 	struct sp_link_env *links;
 	struct wrk_cover *cover;
+	struct wrk_trunks *trunks;
+	struct wrk_relays *relays;
+	struct sp_fleet_members members; // with control.folder: as the agent said
 	struct wrk_port ports[WRK_PORTS_MAX];
 	unsigned n_ports;
 	// With control.folder, else NULL.
@@ -132,6 +137,20 @@ int wrk_worker_cover_options(const struct wrk_config *cfg,
 			     struct wrk_cover_options *ret) SP_MUST_CHECK;
 // Who may sign passes: the signed config's word, else who signs configs.
 const struct sp_signed_keys *wrk_worker_pass_keys(const struct wrk_identity *id);
+
+// What serves carriers that another worker relays to this home.
+extern const struct sp_link_worker_ops wrk_worker_relayed_ops;
+
+// relaying.c: trunks and relays, as the config has them. 0; -ENOMEM.
+int wrk_relaying_open(struct wrk_worker *w) SP_MUST_CHECK;
+void wrk_relaying_free(struct wrk_worker *w);
+// Limits of `cfg`; without control.folder also the members of `fleet` (NULL: none).
+void wrk_relaying_apply(struct wrk_worker *w, const struct wrk_config *cfg,
+			const struct sp_fleet_worker *fleet);
+// The members of an enrolled worker's fleet, in the form of sp_fleet_members_parse. 0;
+// its errors, with `why` (SP_WHY_MAX): then the old ones stay.
+int wrk_relaying_take_members(struct wrk_worker *w, const void *json, size_t len,
+			      char *why, size_t cap) SP_MUST_CHECK;
 
 // Drained by the control plane (until `deadline_ms`, Unix) or no more.
 void wrk_worker_lease(struct wrk_worker *w, bool drain, uint64_t deadline_ms);

@@ -619,7 +619,9 @@ class Lab:
         )
         (folder / "key.pem").chmod(0o600)
 
-    def sign_worker_config(self, worker, seq=1, policy=None, revoked=(), tiers=None):
+    def sign_worker_config(
+        self, worker, seq=1, policy=None, revoked=(), tiers=None, members=()
+    ):
         config = {
             "format": 1,
             "revision": {"epoch": 1, "sequence": seq},
@@ -628,6 +630,8 @@ class Lab:
             "pass_keys": [self.signer.text],
             "revoked": list(revoked),
         }
+        if members:
+            config["members"] = [m.exit_entry() for m in members]
         path = worker.dir / "worker.signed"
         path.write_bytes(self.signer.json_file("worker-config", config))
 
