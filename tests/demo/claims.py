@@ -1,6 +1,8 @@
 """The claims of the demo, each judged from the report alone: those about carriers here, those
-about the fleet in fleetclaims.py."""
+about the worker in use in survivalclaims.py, those about the fleet in fleetclaims.py."""
 import fleetclaims
+import survivalclaims
+from survivalclaims import FILE, KILLS, alive, of, worst
 
 RESETS = 10
 # What is promised, and an allowance for a machine with two busy cores. The pause of an
@@ -8,18 +10,20 @@ RESETS = 10
 RESET_MS, RESET_BUSY_MS = 50, 200     # 2 RTT + 50 ms; the RTT is nothing on loopback
 FREEZE_MS, FREEZE_BUSY_MS = 1000, 250
 NEW_REQUEST_MS, NEW_BUSY_MS = 1000, 250
+ALL_S, ALL_BUSY_S = 60, 30
 
 
 def judge(report):
     """[(claim, whether it holds, the measured value)]"""
     return [_whole(report), _faultless(report), _met(report), _resumed(report),
             _resets(report), _freeze(report), _peer(report), _dns(report),
-            _after_kill(report), _dns_after(report), *fleetclaims.judge(report)]
+            _after_kill(report), _dns_after(report), *survivalclaims.judge(report),
+            *fleetclaims.judge(report), _in_time(report)]
 
 
 def _whole(r):
     runs = r["sallyport"]
-    asked = [q for q in r["requests"] if q["path"] == "/file?sallyport"]
+    asked = [q for q in r["requests"] if q["path"] == FILE]
     ok = (len(runs) == 1 and runs[0]["curl_exit"] == 0
           and runs[0]["received"] == r["size"] and runs[0]["sha256"] == r["sha256"]
           and len(asked) == 1)
@@ -34,12 +38,8 @@ def _faultless(r):
             ", ".join(f"{v} {k}" for k, v in faults.items()))
 
 
-def _of(r, kind):
-    return [e for e in r["events"] if e["kind"] == kind]
-
-
 def _met(r):
-    events = _of(r, "reset") + _of(r, "freeze")
+    events = of(r, "reset") + of(r, "freeze")
     met = sum(e["carriers"] > 0 and e["sallyport"]["received"] > 0 for e in events)
     return (f"{RESETS} resets and a freeze met the carrier in use",
             met == RESETS + 1 == len(events), f"{met} of {RESETS + 1}")
@@ -49,26 +49,15 @@ def _resumed(r):
     exits = (r["client"] or {}).get("exits", [])
     resumes, lost = (sum(e[k] for e in exits) for k in ("resumes", "homes_lost"))
     return ("the client resumed its session each time, and nobody began a new one",
-            resumes >= RESETS + 1 and lost == 0,
+            resumes >= RESETS + KILLS + 1 and lost == 0,
             f"{resumes} resumes, {lost} sessions lost, by its own counters")
 
 
-def _worst(r, kind):
-    """The stall that is longest beyond the machine's own: (beyond, whole, machine's), ms."""
-    stalls = [(e["sallyport"]["stall_ms"], e["untouched_ms"]) for e in _of(r, kind)]
-    return max(((max(0.0, ms - own), ms, own) for ms, own in stalls), default=(0.0, 0.0, 0.0))
-
-
 def _pause(r, kind, what, limit):
-    beyond, whole, own = _worst(r, kind)
+    beyond, whole, own = worst(of(r, kind))
     return (f"{what} pauses it at most {limit:,} ms beyond an untouched download's own pause",
-            _alive(r, kind) and beyond <= limit,
+            alive(of(r, kind)) and beyond <= limit,
             f"at worst {whole:.0f} ms, the untouched one {own:.0f} ms")
-
-
-def _alive(r, kind):
-    events = _of(r, kind)
-    return bool(events) and all(e["sallyport"]["alive"] for e in events)
 
 
 def _resets(r):
@@ -80,7 +69,7 @@ def _freeze(r):
 
 
 def _peer(r):
-    events = _of(r, "reset") + _of(r, "freeze")
+    events = of(r, "reset") + of(r, "freeze")
     dead = [e for e in events if e["peer_connections"] > 0 and not e["shadowsocks"]["alive"]
             and e["shadowsocks"]["curl_exit"]]
     return ("each of the same events ends the download through shadowsocks",
@@ -110,3 +99,9 @@ def _dns_after(r):
     return ("look-ups go on after the kill", d["asked"] > 0 and d["unanswered"] == 0,
             f"{d['answered']} of {d['asked']}; dig asked again for {d['asked_again_by_dig']}; "
             f"longest {d['ms_max']:.0f} ms")
+
+
+def _in_time(r):
+    limit = ALL_S + ALL_BUSY_S
+    return (f"all this takes at most {limit} s", 0 < r["seconds"] <= limit,
+            f"{r['seconds']:.1f} s")

@@ -29,6 +29,12 @@ class Content:
             self.map = mmap.mmap(f.fileno(), 0, prot=mmap.PROT_READ)
         self.size = len(self.map)
 
+    def prefix_sha256(self, size):
+        """Hexadecimal, of the first bytes."""
+        h = hashlib.sha256()
+        self.sha256(0, size, h)
+        return h.hexdigest()
+
     def sha256(self, begin, end, h):
         for at in range(begin, end, PART_BYTES):
             h.update(self.map[at:min(at + PART_BYTES, end)])

@@ -275,6 +275,14 @@ class Fleet:
         proc.wait()
         return pids
 
+    def exit_pid(self, name):
+        """The exit process of a worker, the only child of its keeper; None: there is none."""
+        pid = self.nodes[name].proc.pid
+        with contextlib.suppress(OSError), open(f"/proc/{pid}/task/{pid}/children",
+                                                encoding="ascii") as f:
+            return next(map(int, f.read().split()), None)
+        return None
+
     def stop_worker(self, name):
         """SIGSTOP to all processes of a worker: its port stays open."""
         node = self.nodes[name]

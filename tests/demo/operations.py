@@ -15,7 +15,7 @@ from transfer import Transfer
 LONG_S = 20          # waits for what takes a second or three on a machine that is idle
 QUICK_BYTES = 1_000_000
 NEW_REQUEST_S = 10
-BEGUN_BYTES = 4_000_000
+BEGUN_BYTES = 2_000_000
 LOOK_S = 2.0         # between two looks at counters that should move
 COUNTER = 'sallyport_worker_stream_bytes_total{tier="standard",direction="to_client"}'
 

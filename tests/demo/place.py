@@ -11,6 +11,7 @@ import contextlib
 import json
 import os
 import shutil
+import signal
 import subprocess
 import threading
 
@@ -77,6 +78,17 @@ class CutShadowsocks(peers.Shadowsocks):
         wait_until(lambda: fetches(self.socks_port, self.ctx.origin["http"]), 15,
                    f"{self.name} carries a byte")
 
+    def kill_server(self):
+        """kill -9; its pid."""
+        pid = self.server.pid
+        os.kill(pid, signal.SIGKILL)
+        self.ctx.procs.end(self.server)
+        return pid
+
+    def start_server(self):
+        self.server = self.run("server", ["ss-server", "-c", self.ctx.path("ss-server.json")])
+        wait_until(lambda: listens(self.given[0]), 15, f"{self.name} listens")
+
 
 def is_zombie(pid):
     """Whether it has ended, and only waits for its parent to hear of it."""
@@ -93,6 +105,16 @@ def fetches(socks_port, origin_port):
          "--fail", "--socks5-hostname", f"127.0.0.1:{socks_port}",
          f"http://127.0.0.1:{origin_port}/quick?1"], check=False,
         stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL).returncode == 0
+
+
+def socket_of(port, peer_port):
+    """{"established", "inode"} of the TCP socket of loopback that has these two ports."""
+    want = f"0100007F:{port:04X}", f"0100007F:{peer_port:04X}"
+    with open("/proc/net/tcp", encoding="ascii") as f:
+        for fields in map(str.split, f):
+            if tuple(fields[1:3]) == want:
+                return {"established": fields[3] == "01", "inode": int(fields[9])}
+    return {"established": False, "inode": None}
 
 
 class Place:
@@ -167,8 +189,24 @@ class Place:
     def requests(self):
         """The origin's log: an object for each request that ended, but for the many by which
         health checkers look whether they are cut off."""
+        return [r for r in self._origin_log() if r.get("path", CONTROL) != CONTROL]
+
+    def _origin_log(self):
         with open(os.path.join(self.folder, "origin.log"), encoding="utf-8") as f:
-            return [r for r in map(json.loads, f) if r["path"] != CONTROL]
+            return [json.loads(line) for line in f
+                    if line.startswith("{") and line.endswith("\n")]
+
+    def at_origin(self, path):
+        """How the origin sees the requests for `path` until now: their number, the source port
+        of each, and of the last one what the kernel says of the socket at the other end."""
+        ports = [r["from"] for r in self._origin_log() if r.get("begun") == path]
+        return {"requests": len(ports), "ports": sorted(set(ports)),
+                **(socket_of(ports[-1], self.origin_port) if ports else {})}
+
+    def hurry(self, name):
+        """The rest of /file?NAME comes as fast as it can."""
+        subprocess.run(["curl", "--silent", "--disable", "--noproxy", "*", "--max-time", "5",
+                        self.url(f"hurry?{name}")], check=True, stdin=subprocess.DEVNULL)
 
     def path_in_use(self, since):
         """Name of the path that carried most since the counts of busy()."""

@@ -7,6 +7,8 @@ from lookups import Lookups
 from place import ADDRESS, ZONE
 from operations import Operations
 from procs import wait_until
+from survival import Survival
+from survivalclaims import FILE, KILLS
 from timeline import GREEN, GREY, RED, grouped
 from transfer import Transfer
 
@@ -50,6 +52,7 @@ class Scenario:
         self.place, self.timeline = place, timeline
         self.events = []
         self.operations = Operations(place, timeline)
+        self.survival = Survival(place, timeline)
         self.lookups = Lookups(place.bridge_port, ZONE, ADDRESS)
         self.report = {"events": self.events}
 
@@ -84,7 +87,9 @@ class Scenario:
             self._event("apply", 0, self._apply)
             for number in range(1, RESETS + 1):
                 self._event("reset", number, self._cut("reset"))
+            self._crashes()
             self._event("freeze", 0, self._cut("freeze"))
+            self.place.hurry("sallyport")
             wait_until(lambda: self.ours.now.over, place.size / place.rate + SETTLE_S,
                        "the download's end")
             self.report["client"] = place.fleet.status()
@@ -94,9 +99,17 @@ class Scenario:
             self._theirs_over()
             self.report["kill"] = self.operations.kill()
         finally:
+            self.survival.stop()
             self.ours.stop()
             self.theirs.stop()
             self.bare.stop()
+
+    def _crashes(self):
+        """The exit process is killed under the download, and under an upload beside it."""
+        self.survival.begin_upload()
+        for number in range(1, KILLS + 1):
+            self._event("crash", number, self.survival.crash)
+        self.report["upload"] = self.survival.end_upload()
 
     def _cut(self, command):
         """What does that to a path, and to the peer's."""
@@ -132,6 +145,7 @@ class Scenario:
         event = {
             "event": f"{kind} {number}" if number else kind, "kind": kind, "path": path, **hurt,
             "at_s": round(began - self.timeline.began, 3), "untouched_ms": round(untouched, 1),
+            "origin": self.place.at_origin(FILE),
             "sallyport": {
                 "stall_ms": round(ours.longest_gap(began, ended), 1), "alive": not ours.over,
                 **{k: after[k] - before[k] for k in ("lost", "doubled", "wrong", "received")},
@@ -179,14 +193,16 @@ def _event_line(event):
     """(text, colour) of the timeline."""
     ours, theirs = event["sallyport"], event["shadowsocks"]
     carriers = f"{event.get('carriers')} carrier(s) of worker {event['path']}"
-    applied = event.get("config", {})
+    applied, exits = event.get("config", {}), event.get("exit_process", {})
     what = {"nothing": "undisturbed",
             "apply": f"apply    in force on {len(applied.get('acks_ms', []))} workers after "
                      f"{applied.get('last_ack_ms') or 0:.0f} ms",
             "reset": f"{event['event']:8} RST to {carriers}",
+            "crash": f"{event['event']:8} kill -9 of exit {event['path']}: pid {exits.get('pid')} -> "
+                     f"{exits.get('pid_after')}",
             "freeze": f"freeze   {carriers} go silent"}[event["kind"]]
     us = f"paused {ours['stall_ms']:.0f} ms" if ours["alive"] else "DIED"
     them = ("goes on" if theirs["alive"] else
             "hangs" if theirs["hangs"] else f"died ({theirs['curl_says']})")
-    return (f"{what:42}  sallyport: {us:15}  shadowsocks: {them}",
+    return (f"{what:46}  sallyport: {us:15}  shadowsocks: {them}",
             GREEN if ours["alive"] else RED)

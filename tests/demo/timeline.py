@@ -11,6 +11,10 @@ class Timeline:
         self.colours = out.isatty()
         self.lines = []
 
+    @staticmethod
+    def now():
+        return time.monotonic()
+
     def paint(self, text, colour):
         return f"\033[{colour}m{text}\033[0m" if self.colours and colour else text
 

@@ -1,13 +1,16 @@
-"""A download by stock curl, read through a pipe: when bytes came, and are they right."""
+"""A download by stock curl, read through a pipe: when bytes came, and are they right. An upload
+by stock curl, whose bytes the origin checks."""
 import bisect
+import contextlib
 import fcntl
 import os
+import subprocess
 import threading
 import time
 
 from content import Checker
 
-READ_BYTES, PIPE_BYTES = 262144, 1 << 20
+READ_BYTES, PIPE_BYTES, PIECE_BYTES = 262144, 1 << 20, 32768
 F_SETPIPE_SZ = 1031
 QUIET_S = 5  # curl itself gives up (exit 28) when nothing has come for so long
 
@@ -91,3 +94,45 @@ class Transfer:
             got, want = self.checker.prefix()
             return {"received": self.received, "sha256": got, "sha256_want": want,
                     **self.checker.faults()}
+
+
+class Upload:
+    """curl -T, fed from the content's beginning at a pace until finish()."""
+
+    def __init__(self, procs, name, socks_port, url, content, rate):
+        self.procs, self.content, self.rate = procs, content, rate
+        self.sent, self.full = 0, threading.Event()
+        self.began = time.monotonic()
+        self.proc = procs.start(name, [*curl_argv(socks_port, url), "--upload-file", "-"],
+                                pipes=True)
+        self.thread = threading.Thread(target=self._write, daemon=True)
+        self.thread.start()
+
+    def _write(self):
+        with contextlib.suppress(OSError):  # curl has ended: its status says why
+            while not self.full.wait(max(0.0, self.began + self.sent / self.rate
+                                         - time.monotonic())):
+                piece = self.content.map[self.sent:self.sent + PIECE_BYTES]
+                self.sent += os.write(self.proc.stdin.fileno(), piece)
+                if self.sent == self.content.size:
+                    break
+        with contextlib.suppress(OSError):
+            self.proc.stdin.close()
+
+    def finish(self, seconds):
+        """Sends no more; curl's status, and its answer from the origin. None: it did not end."""
+        self.full.set()
+        self.thread.join(seconds)
+        try:
+            return self.proc.wait(seconds), self.proc.stdout.read().decode()
+        except subprocess.TimeoutExpired:
+            return None, ""
+        finally:
+            self.stop()
+
+    def stop(self):
+        self.full.set()
+        if self.proc.poll() is None:
+            self.proc.terminate()
+        self.thread.join(10)
+        self.procs.end(self.proc)
