@@ -56,7 +56,11 @@ const struct wrk_directory_ops wrk_sessions_directory_ops = {
 
 void wrk_sessions_set_directory(struct wrk_sessions *t, struct wrk_directory *d)
 {
+	struct wrk_session *s;
 	t->directory = d;
+	for (int p = 0; d && p < ENDING; p++) // those of the process before this one
+		TAILQ_FOREACH(s, &t->places[p], list)
+	wrk_directory_add(d, &s->dir);
 }
 
 // ---- coming here ----

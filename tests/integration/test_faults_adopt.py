@@ -123,3 +123,23 @@ def test_a_session_goes_on_elsewhere_as_it_was_and_its_usage_is_exact(lab, serve
     wait_until(lambda: not any(fleet[w].metrics()["sallyport_agent_usage_segments_waiting"]
                                for w in (home, other)), 10 * SLOW, "all is told")
     assert whole <= used(fleet)[0] <= whole + cut
+
+
+def test_a_session_that_outlived_a_crash_of_its_home_is_told_as_it_is(lab, servers):
+    fleet = FleetLab(lab, workers=("a", "b")).start()
+    client = fleet.client()
+    home = client.in_use()
+
+    def record():
+        (s,) = [s for s in fleet.json("get", "sessions")["sessions"]
+                if s["id"].startswith(client.exit(home)["session"])]
+        return s
+
+    before = record()
+    fleet[home].kill_exit()
+    udp, flow = UdpServer(servers, lambda data, _: data), SocksUdp(client.socks)
+    wait_until(lambda: client.exit(home)["resumes"] >= 1, 10 * SLOW, "the session is back")
+    assert flow.ask("127.0.0.1", udp.port, b"anew") == b"anew"
+    after = wait_until(lambda: record()["flows"] == 1 and record(), 10 * SLOW, "its record")
+    assert before["flows"] == 0 and after["epoch"] > before["epoch"]
+    assert after["node"] == before["node"]
