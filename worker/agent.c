@@ -483,6 +483,8 @@ static void end(struct agt_agent *a)
 	close(a->sock);
 	a->sock = -1;
 	a->ending = true;
+	sp_admin_free(a->admin); // the next agent listens there
+	a->admin = NULL;
 	if (!a->hello || !a->version) {
 		sp_loop_stop(a->loop);
 		return;
