@@ -99,7 +99,7 @@ static void an_expired_or_revoked_pass_is_refused(void **state)
 	sodium_bin2hex(hex, sizeof(hex), d->serial, sizeof(d->serial));
 	snprintf(more, sizeof(more), ", \"revoked\": [\"%s\"]", hex);
 	sign_config(2, more);
-	wrk_worker_reload(x.w);
+	reload();
 	assert_int_equal(x.w->reloads_ok, 1);
 	dial(d, false);
 	UNTIL(d->downs == 2);
@@ -118,7 +118,7 @@ static void a_revoked_pass_ends_its_live_session(void **state)
 	sodium_bin2hex(hex, sizeof(hex), d->serial, sizeof(d->serial));
 	snprintf(more, sizeof(more), ", \"revoked\": [\"%s\"]", hex);
 	sign_config(2, more);
-	wrk_worker_reload(x.w);
+	reload();
 	UNTIL(d->ended == 1);
 	assert_int_equal(d->end_why, SP_REASON_REVOKED);
 	UNTIL(sessions()->ended[SP_REASON_REVOKED] == 1);
@@ -231,7 +231,7 @@ static void the_exit_policy_of_the_signed_config_holds(void **state)
 	(void)state;
 	up(d, "alice");
 	sign_config(2, "");
-	wrk_worker_reload(x.w);
+	reload();
 	open_stream(d);
 	UNTIL(d->closed == 1);
 	assert_int_equal(d->close_why, SP_REASON_POLICY);
@@ -263,12 +263,12 @@ static void another_rate_of_the_tier_holds_for_a_stream_that_flows(void **state)
 	size_t free_of_it = got_in(d, fd, 300000);
 	assert_true(free_of_it > 1000000);
 	sign_tiers(2, "{\"standard\": {\"rate_bps\": 500000}}", policy);
-	wrk_worker_reload(x.w);
+	reload();
 	(void)got_in(d, fd, 200000); // what was under way, and the bucket
 	size_t paced = got_in(d, fd, 1000000);
 	assert_true(paced > 200000 && paced < 800000);
 	sign_tiers(3, "{\"standard\": {}}", policy);
-	wrk_worker_reload(x.w);
+	reload();
 	assert_true(got_in(d, fd, 300000) > 1000000);
 	assert_int_equal(d->closed, 0);
 	close(fd);
@@ -280,17 +280,17 @@ static void a_bad_reload_changes_nothing(void **state)
 	sp_log_setup(SP_LOG_ERROR, SP_LOG_LOGFMT, open("/dev/null", O_WRONLY));
 	struct wrk_config *before = x.w->cfg;
 	write_yaml("limits:\n  sessions: lots\n");
-	wrk_worker_reload(x.w);
+	reload();
 	write_yaml("");
 	sign_config(0, ""); // older
-	wrk_worker_reload(x.w);
+	reload();
 	put("worker.signed", "nonsense", 8);
-	wrk_worker_reload(x.w);
+	reload();
 	assert_ptr_equal(x.w->cfg, before);
 	assert_int_equal(x.w->id.fleet->revision.sequence, 1);
 	assert_int_equal(x.w->reloads_failed, 3);
 	sign_config(7, "");
-	wrk_worker_reload(x.w);
+	reload();
 	assert_int_equal(x.w->reloads_ok, 1);
 	assert_int_equal(x.w->id.fleet->revision.sequence, 7);
 	sp_log_setup(SP_LOG_ERROR, SP_LOG_LOGFMT, 2);

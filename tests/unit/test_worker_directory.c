@@ -160,7 +160,7 @@ static void a_new_session_is_put_at_once_and_dropped_at_its_end(void **state)
 	sodium_bin2hex(hex, sizeof(hex), d->serial, 16);
 	snprintf(revoke, sizeof(revoke), ", \"revoked\": [\"%s\"]", hex);
 	sign_config(2, revoke);
-	wrk_worker_reload(x.w);
+	reload();
 	UNTIL(d->ended == 1 && fake.drops == 1);
 	assert_memory_equal(fake.dropped, sp_session_id(d->session), 16);
 }

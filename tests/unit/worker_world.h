@@ -414,6 +414,12 @@ static inline int teardown(void **state)
 	return 0;
 }
 
+static inline enum wrk_reload reload(void)
+{
+	char why[SP_WHY_MAX];
+	return wrk_worker_reload(x.w, false, false, why, sizeof(why));
+}
+
 static inline const struct wrk_sessions_counters *sessions(void)
 {
 	return wrk_sessions_counters(x.w->sessions);
