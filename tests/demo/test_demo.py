@@ -89,15 +89,22 @@ class GapsAreMeasured(unittest.TestCase):
 def good_report():
     def event(kind):
         return {"kind": kind, "carriers": 1, "peer_connections": 1, "untouched_ms": 5.0,
+                "origin": {"requests": 1, "ports": [7], "established": True, "inode": 8},
                 "sallyport": {"stall_ms": 20.0, "alive": True, "received": 1},
                 "shadowsocks": {"alive": False, "curl_exit": 18}}
     dns = {"asked": 9, "answered": 9, "unanswered": 0, "asked_again_by_dig": 0,
            "later_than_1_s": 0, "ms_median": 10.0, "ms_max": 20.0}
-    return {**good_fleet(dns), "size": 5, "sha256": "aa",
-            "events": [event("reset") for _ in range(10)] + [event("freeze"), event("apply")],
+    crashes = [event("crash") | {"exit_process": {"pid": n, "pid_after": n + 1, "peer_pid": 9,
+                                                  "back_ms": 20.0}} for n in range(10)]
+    return {**good_fleet(dns), "size": 5, "sha256": "aa", "seconds": 50.0,
+            "events": [event("reset") for _ in range(10)] + [event("freeze"), event("apply")]
+            + crashes,
+            "upload": {"curl_exit": 0, "requests": 1, "sent": 3, "sha256": "bb",
+                       "sha256_of_origin": "bb", "at_origin": [
+                           {"size": 3, "sha256": "bb", "lost": 0, "doubled": 0, "wrong": 0}]},
             "sallyport": [{"curl_exit": 0, "received": 5, "sha256": "aa", "lost": 0,
                            "doubled": 0, "wrong": 0}],
-            "client": {"exits": [{"resumes": 11, "homes_lost": 0}]},
+            "client": {"exits": [{"resumes": 21, "homes_lost": 0}]},
             "requests": [{"path": "/file?sallyport"}], "dns": dns,
             }
 
@@ -141,7 +148,22 @@ class ClaimsCanFail(unittest.TestCase):
         (("events", 10, "sallyport", "stall_ms"), 9000.0),
         (("events", 3, "shadowsocks", "alive"), True),
         (("events", 3, "shadowsocks", "curl_exit"), 0),
-        (("client", "exits", 0, "resumes"), 10),
+        (("client", "exits", 0, "resumes"), 20),
+        (("events", 12, "exit_process", "pid"), 1), (("events", 12, "exit_process", "pid"), None),
+        (("events", 12, "exit_process", "pid_after"), None),
+        (("events", 12, "exit_process", "pid_after"), 0),
+        (("events", 12, "exit_process", "peer_pid"), None),
+        (("events", 12, "sallyport", "received"), 0),
+        (("events", 12, "sallyport", "stall_ms"), 900.0),
+        (("events", 12, "sallyport", "alive"), False),
+        (("events", 12, "shadowsocks", "alive"), True),
+        (("events", 12, "origin", "requests"), 2), (("events", 12, "origin", "ports"), [9]),
+        (("events", 12, "origin", "ports"), [7, 9]), (("events", 12, "origin", "inode"), 9),
+        (("events", 12, "origin", "established"), False),
+        (("upload", "curl_exit"), 56), (("upload", "requests"), 2), (("upload", "at_origin"), []),
+        (("upload", "sent"), 4), (("upload", "sha256_of_origin"), ""),
+        (("upload", "at_origin", 0, "sha256"), "cc"), (("upload", "at_origin", 0, "lost"), 1),
+        (("upload", "at_origin", 0, "wrong"), 1), (("seconds",), 91.0),
         (("client", "exits", 0, "homes_lost"), 1), (("client",), None),
         (("dns", "unanswered"), 1), (("dns", "asked"), 0),
         (("kill", "curl_exit"), 7), (("kill", "equal"), False),
