@@ -139,6 +139,23 @@ $(BUILD)/tools/worker-%: $(BUILD)/tests/tools/worker/%.o $(BUILD)/worker/main.o 
 	@mkdir -p $(@D)
 	$(link) -Wl,--wrap=wrk_sessions_adopt
 
+# Workers with an arena of other versions and another layout
+ARENA_OF := lib/arena lib/arena_adopt lib/arena_convert
+define other_arena
+$(BUILD)/arena-$(1)/%.o: lib/%.c
+	@mkdir -p $$(@D)
+	$$(call say,CC,$$@)$$(CC) $$(XCPPFLAGS) -DSP_ARENA_VERSION=$(1) -DARENA_GAP=$(2) \
+	  $$(XCFLAGS) $$(CFLAGS) -c -o $$@ $$<
+$(BUILD)/tools/worker-arena-$(1): $(ARENA_OF:lib/%=$(BUILD)/arena-$(1)/%.o) \
+  $(BUILD)/worker/main.o $(BUILD)/worker.a $(LIB)
+	@mkdir -p $$(@D)
+	$$(link)
+TOOLS += $(BUILD)/tools/worker-arena-$(1)
+endef
+$(eval $(call other_arena,2,0))
+$(eval $(call other_arena,4,65536))
+$(eval $(call other_arena,5,0))
+
 # Fuzz targets with a main that replays files; `make fuzz` has the fuzzer's own.
 $(BUILD)/fuzz/%: $(BUILD)/tests/fuzz/%.o $(BUILD)/tests/fuzz/corpus_main.o $(ARCHIVES)
 	@mkdir -p $(@D)

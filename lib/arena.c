@@ -9,6 +9,10 @@
 
 #include "lib/arena_internal.h"
 
+#ifndef ARENA_GAP // a test makes images of another layout
+#define ARENA_GAP 0
+#endif
+
 static int stack_init(struct free_stack *st, uint32_t total, uint32_t *top)
 {
 	st->items = calloc(total ? total : 1, sizeof(*st->items));
@@ -44,12 +48,13 @@ static uint64_t page_up(uint64_t v)
 
 void arena_layout(struct arena_header *h, const struct sp_arena_options *opt)
 {
-	static const size_t bytes[ARENA_TABLES] = {
+	static const uint32_t rec_bytes[ARENA_TABLES] = {
 		sizeof(struct sp_session_rec), sizeof(struct sp_stream_rec),
 		sizeof(struct sp_flow_rec), sizeof(struct arena_claim)};
 	uint64_t at = page_up(sizeof(*h));
 	*h = (struct arena_header){
 		.version = SP_ARENA_VERSION,
+		.oldest = SP_ARENA_VERSION - 1,
 		.program_bytes = opt->program_bytes,
 		.n = {opt->max_sessions, opt->max_streams, opt->max_flows,
 		      (uint32_t)(opt->memory_bytes / SP_CHUNK_BYTES) +
@@ -60,10 +65,11 @@ void arena_layout(struct arena_header *h, const struct sp_arena_options *opt)
 	at = page_up(at + opt->program_bytes);
 	for (int i = 0; i < ARENA_TABLES; i++) {
 		h->off[i] = at;
-		at = page_up(at + (uint64_t)h->n[i] * bytes[i]);
+		at = page_up(at + (uint64_t)h->n[i] * rec_bytes[i]);
 	}
-	h->off_bytes = at;
-	h->size = at + (uint64_t)h->n[T_CHUNKS] * SP_CHUNK_BYTES;
+	memcpy(h->rec_bytes, rec_bytes, sizeof(rec_bytes));
+	h->off_bytes = at + ARENA_GAP;
+	h->size = h->off_bytes + (uint64_t)h->n[T_CHUNKS] * SP_CHUNK_BYTES;
 }
 
 int arena_handle(void *base, struct sp_arena **ret)

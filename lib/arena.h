@@ -21,9 +21,11 @@
 #include "lib/addr.h"
 #include "lib/err.h"
 
-#define SP_CHUNK_BYTES   4096
-#define SP_ARENA_NONE    UINT32_MAX
-#define SP_ARENA_VERSION 2
+#define SP_CHUNK_BYTES 4096
+#define SP_ARENA_NONE  UINT32_MAX
+#ifndef SP_ARENA_VERSION // a test makes images of other versions
+#define SP_ARENA_VERSION 3
+#endif
 
 enum sp_rec_state { SP_REC_FREE = 0, SP_REC_LIVE = 1 };
 
@@ -123,6 +125,15 @@ struct sp_arena_found {
 // and *ret; SP_E_MALFORMED, SP_E_VERSION: nothing of it can be used; -ENOMEM, -errno.
 int sp_arena_adopt(int fd, uint64_t offset, struct sp_arena **ret,
 		   struct sp_arena_found *found) SP_MUST_CHECK;
+// Makes a region of this image's version, with at least these sizes, of a region at
+// `from` of the version before or after it, or of other sizes: behind all that is in the
+// file, and the old one is not touched. The copy is to be adopted. `program_bytes` may
+// differ: the rest is zeros. 0 and *ret_at, where it is; SP_E_VERSION, SP_E_MALFORMED,
+// -errno.
+int sp_arena_convert(int fd, uint64_t from, const struct sp_arena_options *opt,
+		     uint64_t *ret_at) SP_MUST_CHECK;
+// As it was made.
+void sp_arena_sizes(const struct sp_arena *a, struct sp_arena_options *ret);
 void sp_arena_free(struct sp_arena *a); // wipes what was in use; NULL is fine
 // Lets go without wiping: another process goes on with it.
 void sp_arena_leave(struct sp_arena *a);

@@ -45,7 +45,9 @@ static int check_header(const struct arena_header *h, uint64_t bytes)
 	    h->n[T_SESSIONS] > 1u << 28 || h->n[T_FLOWS] > 1u << 28)
 		return SP_E_MALFORMED;
 	arena_layout(&want, &opt);
-	if (want.size > bytes || memcmp(want.n, h->n, sizeof(want.n)) != 0 ||
+	if (want.size > bytes ||
+	    memcmp(want.rec_bytes, h->rec_bytes, sizeof(want.rec_bytes)) != 0 ||
+	    memcmp(want.n, h->n, sizeof(want.n)) != 0 ||
 	    memcmp(want.off, h->off, sizeof(want.off)) != 0 ||
 	    want.off_program != h->off_program || want.off_bytes != h->off_bytes ||
 	    want.size != h->size)

@@ -9,7 +9,9 @@
 // A table of the region: `n` records of which those below `top` were ever used.
 enum arena_table { T_SESSIONS, T_STREAMS, T_FLOWS, T_CHUNKS, ARENA_TABLES };
 
-// What lies at the start of the region; all but `top` stays as it was made.
+// What lies at the start of the region; all but `top` stays as it was made. Fields are
+// only appended, here and to records, and zeros say that they are not known: so the
+// images of two versions in a row can use one another's regions (arena_convert.c).
 struct arena_header {
 	uint64_t magic; // written last
 	uint32_t version;
@@ -18,6 +20,9 @@ struct arena_header {
 	uint32_t top[ARENA_TABLES];
 	uint64_t off[ARENA_TABLES]; // of chunks: their claims
 	uint64_t off_program, off_bytes, size, memory_bytes;
+	// since version 3
+	uint32_t oldest; // version that can make use of it
+	uint32_t rec_bytes[ARENA_TABLES];
 };
 
 // Whose a chunk is and where in the stream; counts when it is reached from a record.

@@ -49,6 +49,7 @@ struct wrk_kept {
 	bool trial;        // of a new image (worker/keeper_upgrade.h)
 	bool heir;         // an earlier exit's arena and sockets are there
 	uint64_t began_us; // CLOCK_BOOTTIME: when this process began
+	uint64_t arena_at; // in the file
 	bool *taken; // by descriptor: not inherited, or somebody's by now; until _sweep
 	int n_taken;
 };

@@ -8,6 +8,7 @@
 #include <string.h>
 #include <sys/auxv.h>
 #include <sys/prctl.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <sysexits.h>
 #include <systemd/sd-daemon.h>
@@ -270,12 +271,14 @@ _Noreturn void keeper_upgrade(struct keeper *k)
 {
 	struct wrk_upgrade *up = k->up;
 	pid_t ours[CHILDREN], guard = getpid();
+	struct stat file;
 	char why[WRK_UPGRADE_WHY] = "";
 	k->life->ended_ms = keeper_now_ms();
 	if (k->stopping)
 		kill(guard, SIGTERM); // it was on its way to the exit: for the next one
 	close_private(k);
 	int n = list_children(ours);
+	bool known = fstat(k->fd, &file) == 0;
 	up->guard = guard;
 	up->exec_errno = 0;
 	up->why[0] = '\0';
@@ -294,6 +297,8 @@ _Noreturn void keeper_upgrade(struct keeper *k)
 		(void)waitpid(trial, NULL, 0);
 	}
 	kill_strays(ours, n);
+	if (known) // an arena of its own, if it had made one
+		(void)!ftruncate(k->fd, file.st_size);
 	if (up->anchor == guard)
 		up->anchor = 0;
 	roll_back(k, why);

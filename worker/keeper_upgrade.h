@@ -51,6 +51,7 @@ struct wrk_upgrade {
 	uint64_t stall_us;                     // from one exit's end to the next one
 	uint64_t stalls[WRK_STALL_BOUNDS + 1]; // of upgrades, by wrk_stall_bounds
 	uint64_t stalls_us;                    // their sum
+	uint64_t arena_at;                     // in the file; 0: behind the page of life
 	char why[WRK_UPGRADE_WHY];             // of a rollback
 	char image[WRK_UPGRADE_IMAGE];         // path of the installed program
 };

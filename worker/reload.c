@@ -28,23 +28,11 @@ static void refuse_yaml(struct wrk_worker *w, const struct sp_conf_errors *errs,
 		sp_error("reload", "kept the old config", "why=%s", errs->text[i]);
 }
 
-// The arena keeps the size it was made with.
-static bool is_of_arena(const struct sp_conf_key *key)
-{
-	return !strcmp(key->name, "limits.sessions") ||
-	       !strcmp(key->name, "limits.streams") ||
-	       !strcmp(key->name, "limits.memory");
-}
-
 // Whether a new process would take what this one cannot.
 static bool wants_process(const struct wrk_config *old, const struct wrk_config *new)
 {
-	const struct sp_conf_key *keys[64];
-	size_t n = sp_conf_diff(&wrk_config_table, old, new, true, keys, 64);
-	bool wants = n > 64;
-	for (size_t i = 0; i < n && i < 64; i++)
-		wants = wants || !is_of_arena(keys[i]);
-	return wants;
+	const struct sp_conf_key *key;
+	return sp_conf_diff(&wrk_config_table, old, new, true, &key, 1) > 0;
 }
 
 static void name_fixed(const struct wrk_config *old, const struct wrk_config *new)

@@ -475,29 +475,76 @@ static uint64_t boottime_us(void)
 	return (uint64_t)t.tv_sec * 1000000 + (uint64_t)t.tv_nsec / 1000;
 }
 
-// What another process of this worker left. False: nothing that can be used.
-static bool inherit_arena(struct wrk_worker *w, uint32_t bytes)
+// A region of other sizes, if a new process is to have them.
+static bool fits(const struct wrk_worker *w, const struct sp_arena_options *want)
+{
+	struct sp_arena_options has;
+	sp_arena_sizes(w->arena, &has);
+	return !wrk_trial_is(w->kept) || (has.max_sessions == want->max_sessions &&
+					  has.max_streams == want->max_streams &&
+					  has.max_flows == want->max_flows &&
+					  has.memory_bytes == want->memory_bytes);
+}
+
+static int convert_arena(struct wrk_worker *w, const struct sp_arena_options *want,
+			 uint64_t from)
 {
 	struct sp_arena_found found;
+	uint64_t at = 0;
+	int err = sp_arena_convert(w->kept->fd, from, want, &at);
+	if (!err)
+		err = sp_arena_adopt(w->kept->fd, at, &w->arena, &found);
+	if (!err) {
+		w->kept->arena_at = at;
+		w->found.lost += found.lost;
+		sp_info("worker",
+			"made an arena of this version and size of the last one",
+			"at=%" PRIu64, at);
+	}
+	return err;
+}
+
+static int adopt_arena(struct wrk_worker *w, const struct sp_arena_options *want)
+{
+	struct sp_arena_found found;
+	uint64_t at = wrk_upgrade_of(w->kept->life)->arena_at;
+	if (at == 0)
+		at = WRK_LIFE_BYTES;
+	w->kept->arena_at = at;
+	int err = sp_arena_adopt(w->kept->fd, at, &w->arena, &found);
+	if (err == SP_E_VERSION)
+		return convert_arena(w, want, at);
+	if (err)
+		return err;
+	w->found.lost = found.lost;
+	if (fits(w, want))
+		return 0;
+	sp_arena_leave(w->arena);
+	w->arena = NULL;
+	return convert_arena(w, want, at);
+}
+
+// What another process of this worker left. False: nothing that can be used.
+static bool inherit_arena(struct wrk_worker *w, const struct sp_arena_options *want)
+{
 	uint32_t has = 0;
-	uint64_t began = boottime_us();
-	int err = sp_arena_adopt(w->kept->fd, WRK_LIFE_BYTES, &w->arena, &found);
+	int err = adopt_arena(w, want);
 	if (!err) {
 		w->lasting = sp_arena_program(w->arena, &has);
-		if (has == bytes) {
-			sp_arena_set_mark(w->arena, &w->kept->life->mark);
-			w->quarantined = wrk_quarantine_judge(w->quarantine,
-							      w->kept->life, w->arena);
-			w->found.lost = found.lost;
-			w->adopt_us = boottime_us() - began;
+		if (has == want->program_bytes)
 			return true;
-		}
 		sp_arena_leave(w->arena);
 		w->arena = NULL;
 		err = SP_E_VERSION;
 	}
-	sp_error("worker", "what the last process left cannot be used: its flows end",
-		 "error=%s", sp_strerror(err));
+	sp_error("worker", "what the last process left cannot be used", "error=%s",
+		 sp_strerror(err));
+	if (wrk_trial_is(w->kept))
+		wrk_trial_object(w->kept,
+				 err == SP_E_VERSION
+					 ? "it knows no arena of the version of the "
+					   "running program"
+					 : "it cannot use the arena");
 	return false;
 }
 
@@ -513,25 +560,35 @@ static int make_arena(struct wrk_worker *w)
 		.memory_bytes = (uint64_t)c->limits.memory_bytes,
 		.program_bytes = bytes,
 	};
-	if (w->kept)
-		w->quarantine = wrk_quarantine_of(w->kept->life);
-	w->heir = w->kept && w->kept->heir && inherit_arena(w, bytes);
+	w->heir = w->kept && w->kept->heir && inherit_arena(w, &a);
 	if (w->heir)
 		return 0;
-	if (wrk_trial_is(w->kept)) {
-		wrk_trial_object(w->kept, "it cannot use what the running image left");
+	if (wrk_trial_is(w->kept))
 		return SP_E_VERSION;
-	}
 	int err = w->kept ? sp_arena_create(w->kept->fd, WRK_LIFE_BYTES, &a, &w->arena)
 			  : sp_arena_new(&a, &w->arena);
 	if (err)
 		return err;
 	if (w->kept)
-		sp_arena_set_mark(w->arena, &w->kept->life->mark);
+		w->kept->arena_at = WRK_LIFE_BYTES;
 	w->lasting = sp_arena_program(w->arena, &bytes);
 	randombytes_buf(w->lasting->boot_key, sizeof(w->lasting->boot_key));
 	randombytes_buf(&w->lasting->boot_id, sizeof(w->lasting->boot_id));
 	return 0;
+}
+
+// From here on the next exit takes this region; the pages of an older one are given back.
+static void settle_arena(struct wrk_worker *w)
+{
+	struct wrk_upgrade *up = wrk_upgrade_of(w->kept->life);
+	uint64_t old = up->arena_at ? up->arena_at : WRK_LIFE_BYTES,
+		 at = w->kept->arena_at;
+	if (old == at)
+		return;
+	up->arena_at = at;
+	if (old < at)
+		(void)fallocate(w->kept->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+				(off_t)old, (off_t)(at - old));
 }
 
 static int make_exit(struct wrk_worker *w)
@@ -618,6 +675,7 @@ static void begin_ticking(struct wrk_worker *w)
 		return;
 	if (w->kept->trial)
 		wrk_trial_settle(w->kept);
+	settle_arena(w);
 	tell_taken(w);
 	wrk_worker_keep_config(w);
 	atomic_store(&w->kept->life->phase, WRK_LIFE_RUNNING);

@@ -449,3 +449,66 @@ def test_what_cannot_be_asked_is_said(lab):
     status, text = w.ask("reload")
     assert status == 78 and "node" in text
     assert http_get(w.admin, "/livez")[0] == 200
+
+
+def test_arenas_of_the_version_before_and_after_are_taken_over(place, origin):
+    """From 3 to 4, back, to 2 and back, under a download; 5 knows 4 and nothing older."""
+    w = place.worker
+    url = f"http://127.0.0.1:{origin.port}/bytes/"
+    size = 400_000_000 // SLOW
+    want = curl_sha256(place.socks, f"{url}{size}")[1]
+    down = Run(curl_sha256, place.socks, f"{url}{size}")
+    main, tools = BUILD / "bin" / "sallyport-worker", BUILD / "tools"
+    for program in [tools / "worker-arena-4", main, tools / "worker-arena-2", main]:
+        w.install(program)
+        mark = len(w.log)
+        status, text = w.ask("upgrade")
+        assert status == 0, text
+        assert "made an arena of this version" in w.log[mark:]
+        assert taken_over(w)[-1]["lost"] == 0
+        place.streams.speak()
+        w.kill_exit()  # and goes on in it
+        place.streams.speak()
+    w.install(tools / "worker-arena-5")
+    status, text = w.ask("upgrade")
+    assert status == 70 and "it knows no arena of the version of the running program" in text
+    place.streams.speak()
+    assert taken_over(w)[-1]["lost"] == 0
+    assert down.wait() == (size, want)
+
+
+def test_a_trial_that_made_an_arena_of_its_own_leaves_nothing_of_it(place):
+    w = place.worker
+
+    def arena_bytes():
+        for fd in os.listdir(f"/proc/{w.exit_pid()}/fd"):
+            path = f"/proc/{w.exit_pid()}/fd/{fd}"
+            if "sallyport-arena" in os.readlink(path):
+                return os.stat(path).st_size
+        return None
+
+    before = arena_bytes()
+    with socket.create_server(("127.0.0.1", 0)) as other:  # it fails after that
+        w.config["listen"]["tcp"].append(f"127.0.0.1:{other.getsockname()[1]}")
+        w.config["limits"] = {"streams": 20000}
+        w.write_config()
+        status, text = w.ask("reload")
+    assert status == 70 and "Address already in use" in text
+    assert arena_bytes() == before
+    place.streams.speak()
+
+
+def test_more_streams_and_memory_come_by_a_reload(place):
+    w = place.worker
+    pool = w.metric("sallyport_worker_memory_pool_bytes")
+    w.config["limits"] = {"streams": 22, "memory": "512M"}
+    w.write_config()
+    status, text = w.ask("reload")
+    assert status == 0 and text.startswith("upgraded"), text
+    assert w.metric("sallyport_worker_memory_pool_bytes") == 512 << 20 > pool
+    place.streams.speak()
+    more = [socks_connect(place.socks, "127.0.0.1", place.server.port) for _ in range(2)]
+    with pytest.raises(OSError):
+        socks_connect(place.socks, "127.0.0.1", place.server.port)
+    for s in more:
+        s.close()
