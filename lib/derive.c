@@ -5,6 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include <sodium.h>
+
 bool sp_worker_name_is_valid(const char *worker)
 {
 	char name[SP_FLEET_NAME_MAX + 1];
@@ -133,6 +135,94 @@ int sp_derive_worker(const struct sp_state *state, const char *worker,
 	}
 	*ret_len = strlen(*ret);
 	return 0;
+}
+
+// ---- members ----
+
+// A carrier as others dial it: not where it is bound.
+static json_t *member_carriers(const json_t *carriers)
+{
+	static const char *const keys[] = {"kind",       "address", "server_name",
+					   "pin_sha256", "ca_file", NULL};
+	json_t *from, *list = json_array();
+	size_t i;
+	json_array_foreach(carriers, i, from)
+	{
+		json_t *to = json_object();
+		for (const char *const *k = keys; *k; k++)
+			if (json_object_get(from, *k))
+				json_object_set(to, *k, json_object_get(from, *k));
+		json_array_append_new(list, to);
+	}
+	return list;
+}
+
+// "NODE" or "NODE.N", as far as there is room: it is for logs.
+static void member_name(const char *worker, char *ret)
+{
+	char node[SP_FLEET_NAME_MAX + 1];
+	const char *n = strchr(worker, '/') + 1;
+	int room = SP_FLEET_NAME_MAX - 1 - (int)strlen(n);
+	sp_worker_node(worker, node);
+	if (!strcmp(n, "0"))
+		strcpy(ret, node);
+	else
+		snprintf(ret, SP_FLEET_NAME_MAX + 1, "%.*s.%s", room, node, n);
+}
+
+// NULL: it has not enrolled, or there is no memory.
+static json_t *member(const struct sp_state *state, const char *worker,
+		      const struct sp_state_entry *e)
+{
+	char key[SP_STATE_KEY_MAX + 1], name[SP_FLEET_NAME_MAX + 1];
+	snprintf(key, sizeof(key), "identity/%s", worker);
+	json_t *identity = sp_state_get_object(state, key);
+	json_t *public_key = json_object_get(identity, "static");
+	json_t *home = json_object_get(identity, "home_id");
+	json_t *node = json_loadb(e->json, e->json_len, 0, NULL), *m = NULL;
+	if (public_key && node && sp_worker_name_is_valid(worker)) {
+		member_name(worker, name);
+		m = json_pack("{s:s, s:O, s:o}", "name", name, "public_key", public_key,
+			      "carriers",
+			      member_carriers(json_object_get(node, "carriers")));
+		if (m && home)
+			(void)!json_object_set(m, "home_id", home);
+	}
+	json_decref(identity);
+	json_decref(node);
+	return m;
+}
+
+int sp_derive_members(const struct sp_state *state, char **ret, size_t *ret_len)
+{
+	struct sp_state_entry e;
+	json_t *list = json_array(), *m;
+	json_t *o = json_pack("{s:i, s:o}", "format", SP_FLEET_FORMAT, "members", list);
+	for (size_t at = 0; o && sp_state_next(state, "node/", &at, &e);)
+		if ((m = member(state, e.key + strlen("node/"), &e)))
+			json_array_append_new(list, m);
+	*ret = o ? json_dumps(o, JSON_COMPACT | JSON_SORT_KEYS) : NULL;
+	json_decref(o);
+	if (!*ret)
+		return -ENOMEM;
+	*ret_len = strlen(*ret);
+	return 0;
+}
+
+void sp_derive_members_hash(const struct sp_state *state, uint8_t *ret)
+{
+	static const char *const kinds[] = {"node/", "identity/"};
+	crypto_generichash_state st;
+	struct sp_state_entry e;
+	crypto_generichash_init(&st, NULL, 0, 32);
+	for (size_t i = 0; i < sizeof(kinds) / sizeof(kinds[0]); i++)
+		for (size_t at = 0; sp_state_next(state, kinds[i], &at, &e);) {
+			crypto_generichash_update(&st, (const uint8_t *)e.key,
+						  strlen(e.key) + 1);
+			crypto_generichash_update(&st, (const uint8_t *)e.json,
+						  e.json_len);
+		}
+	crypto_generichash_final(&st, ret, 32);
 }
 
 static int check_one(const struct sp_state *state, const char *worker, char *why,

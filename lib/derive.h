@@ -25,6 +25,15 @@ int sp_derive_worker(const struct sp_state *state, const char *worker,
 		     const struct sp_position *position, uint64_t issued_s, char **ret,
 		     size_t *ret_len, char *why, size_t cap) SP_MUST_CHECK;
 
+// Who the workers of the fleet are, as another worker reaches them: those declared and
+// enrolled, in the form of sp_fleet_members_parse, the same for all of them. Not part of
+// a worker's config, which a controller derives for each: this is the agent's alone. 0,
+// *ret (malloc'd, free) and *ret_len; -ENOMEM.
+int sp_derive_members(const struct sp_state *state, char **ret,
+		      size_t *ret_len) SP_MUST_CHECK;
+// 32 bytes that change when sp_derive_members would give another text.
+void sp_derive_members_hash(const struct sp_state *state, uint8_t *ret);
+
 // Derives and parses the config of every worker, once for each that differ. 0;
 // SP_E_CONFIG and others of sp_fleet_worker_parse, `why` names the worker.
 int sp_derive_check(const struct sp_state *state, char *why, size_t cap) SP_MUST_CHECK;

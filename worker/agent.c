@@ -125,6 +125,20 @@ static int offer(void *ctx, uint64_t call, const char *json, size_t len,
 	return err;
 }
 
+static int members(void *ctx, const char *json, size_t len)
+{
+	Sallyport__Local__FromAgent m = SALLYPORT__LOCAL__FROM_AGENT__INIT;
+	Sallyport__Local__Members list = SALLYPORT__LOCAL__MEMBERS__INIT;
+	int fd = wrk_local_memfd("members", json, len);
+	if (fd < 0)
+		return fd;
+	m.body_case = SALLYPORT__LOCAL__FROM_AGENT__BODY_MEMBERS;
+	m.members = &list;
+	int err = send_exit(ctx, &m, fd);
+	close(fd);
+	return err;
+}
+
 static void lease(void *ctx, bool drain, uint64_t until_ms)
 {
 	struct agt_agent *a = ctx;
@@ -152,7 +166,7 @@ static void send_ping(struct agt_agent *a)
 }
 
 static const struct agt_control_ops control_ops = {
-	.send = send_controller, .offer = offer, .lease = lease};
+	.send = send_controller, .offer = offer, .members = members, .lease = lease};
 
 // ---- usage ----
 

@@ -12,6 +12,7 @@
 #include "lib/log.h"
 #include "lib/replica_store.h"
 
+#define RETELL_MS  1000  // members that the exit did not take
 #define COMPACT_MS 60000 // between two askings for a snapshot
 
 struct text {
@@ -40,7 +41,8 @@ struct agt_control {
 	struct sp_position head;    // of controllers, as far as it is known
 	struct sp_position refused; // not tried again until retry_us
 	uint64_t retry_us, compact_us, fetched_us;
-	struct sp_timer fetch, patience, lease;
+	uint8_t members[32]; // hash of those that the exit was told
+	struct sp_timer fetch, patience, lease, retell;
 };
 
 static uint64_t now_us(struct agt_control *c)
@@ -188,6 +190,31 @@ static void on_lease(void *ctx)
 	look_at_lease(ctx);
 }
 
+// ---- members ----
+
+// Who the other workers are, if that is not what the exit knows.
+static void tell_members(void *ctx)
+{
+	struct agt_control *c = ctx;
+	uint8_t hash[sizeof(c->members)];
+	char *json;
+	size_t len;
+	if (!c->replica.state)
+		return;
+	sp_derive_members_hash(c->replica.state, hash);
+	if (!memcmp(hash, c->members, sizeof(hash)))
+		return;
+	int err = sp_derive_members(c->replica.state, &json, &len);
+	if (!err) {
+		err = c->opt.ops->members(c->opt.ctx, json, len);
+		free(json);
+	}
+	if (err)
+		sp_timer_set(&c->retell, now_us(c) + UINT64_C(1000) * RETELL_MS);
+	else
+		memcpy(c->members, hash, sizeof(hash));
+}
+
 // ---- offers ----
 
 static void offer_done(struct offer *o)
@@ -279,6 +306,7 @@ void agt_control_result(struct agt_control *c, uint64_t call, const char *reason
 		// First what others wait for; the disk may be slow.
 		send_ack(c, NULL, NULL);
 		look_at_lease(c);
+		tell_members(c);
 		keep(c, &o);
 	}
 	offer_done(&o);
@@ -458,6 +486,7 @@ int agt_control_new(const struct agt_control_options *opt, struct agt_control **
 	sp_timer_init(&c->fetch, opt->loop, on_fetch, c);
 	sp_timer_init(&c->patience, opt->loop, on_patience, c);
 	sp_timer_init(&c->lease, opt->loop, on_lease, c);
+	sp_timer_init(&c->retell, opt->loop, tell_members, c);
 	int err = sp_replica_store_new(opt->folder, &c->store);
 	if (!err)
 		err = sp_replica_store_load(c->store, &c->replica);
@@ -476,6 +505,7 @@ void agt_control_free(struct agt_control *c)
 	sp_timer_done(&c->fetch);
 	sp_timer_done(&c->patience);
 	sp_timer_done(&c->lease);
+	sp_timer_done(&c->retell);
 	offer_done(&c->offer);
 	sp_replica_done(&c->replica);
 	sp_replica_store_free(c->store);

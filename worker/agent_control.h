@@ -30,6 +30,9 @@ struct agt_control_ops {
 	// To the exit; agt_control_result follows with this call. 0, or an error.
 	int (*offer)(void *ctx, uint64_t call, const char *json, size_t len,
 		     const struct sp_position *position);
+	// The workers of the fleet (lib/derive.h), after a config was applied, if they
+	// changed. 0, or an error: it is tried again.
+	int (*members)(void *ctx, const char *json, size_t len);
 	// The lease on this worker's node, whenever it may have changed.
 	void (*lease)(void *ctx, bool drain, uint64_t until_ms);
 };

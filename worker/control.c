@@ -220,6 +220,24 @@ static void on_config(void *ctx, const Sallyport__Local__FromAgent *m, int fd)
 	send_state(c);
 }
 
+static void on_members(void *ctx, const Sallyport__Local__FromAgent *m, int fd)
+{
+	struct wrk_control *c = ctx;
+	char why[SP_WHY_MAX] = "";
+	uint8_t *json;
+	size_t len;
+	(void)m;
+	int err = fd < 0 ? SP_E_PROTOCOL
+			 : wrk_local_memfd_read(fd, SP_FLEET_MEMBERS_BYTES, &json, &len);
+	if (!err) {
+		err = wrk_relaying_take_members(c->w, json, len, why, sizeof(why));
+		free(json);
+	}
+	if (err)
+		sp_error("control", "kept the old list of workers", "why=%s",
+			 *why ? why : sp_strerror(err));
+}
+
 static void on_drain(void *ctx, const Sallyport__Local__FromAgent *m, int fd)
 {
 	struct wrk_control *c = ctx;
@@ -438,6 +456,7 @@ static void listen_to_agent(struct wrk_control *c)
 		wrk_agent_handler handler;
 	} rows[] = {
 		{SALLYPORT__LOCAL__FROM_AGENT__BODY_CONFIG, on_config},
+		{SALLYPORT__LOCAL__FROM_AGENT__BODY_MEMBERS, on_members},
 		{SALLYPORT__LOCAL__FROM_AGENT__BODY_DRAIN, on_drain},
 		{SALLYPORT__LOCAL__FROM_AGENT__BODY_QUOTA, on_quota},
 		{SALLYPORT__LOCAL__FROM_AGENT__BODY_SESSION, on_session},

@@ -34,6 +34,12 @@ static void on_lease(void *ctx, bool drain, uint64_t until_ms)
 	(void)until_ms;
 }
 
+static int on_members(void *ctx, const char *json, size_t len)
+{
+	(void)ctx;
+	return json[len] ? -1 : 0;
+}
+
 static void feed(struct agt_control *c, const uint8_t *data, size_t size,
 		 const uint8_t *secret)
 {
@@ -60,7 +66,8 @@ static void feed(struct agt_control *c, const uint8_t *data, size_t size,
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-	static const struct agt_control_ops ops = {on_send, on_offer, on_lease};
+	static const struct agt_control_ops ops = {on_send, on_offer, on_members,
+						   on_lease};
 	static struct sp_loop *loop;
 	struct agt_control_options o = {.worker = "a/0", .ops = &ops};
 	struct agt_control *c;

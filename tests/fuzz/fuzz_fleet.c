@@ -1,5 +1,5 @@
-// The bodies of both signed configs: any bytes. What parses must print, and the print
-// must parse and print as itself.
+// The bodies of both signed configs, and lists of members: any bytes. What parses must
+// print, and the print must parse and print as itself.
 #include <stdlib.h>
 #include <string.h>
 
@@ -29,8 +29,20 @@ static char *client(const void *data, size_t size)
 	return text;
 }
 
+static void members(const void *data, size_t size)
+{
+	struct sp_fleet_members m;
+	if (sp_fleet_members_parse(data, size, &m, NULL, 0))
+		return;
+	for (size_t i = 0; i < m.n; i++)
+		if (!m.v[i].n_carriers || (i && m.v[i].home_id <= m.v[i - 1].home_id))
+			abort();
+	sp_fleet_members_done(&m);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
+	members(data, size);
 	for (int i = 0; i < 2; i++) {
 		char *(*print)(const void *, size_t) = i ? client : worker;
 		char *one = print(data, size);

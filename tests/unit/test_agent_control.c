@@ -30,7 +30,7 @@ static struct {
 
 	struct sp_loop *loop;
 	struct agt_control *c;
-	int acks, nacks, fetches, offers, leases;
+	int acks, nacks, fetches, offers, leases, members, members_error;
 	bool want_snapshot, drain;
 	uint64_t acked, fetched, refused; // sequences
 	uint64_t offered, call, until_ms;
@@ -110,8 +110,17 @@ static void on_lease(void *ctx, bool drain, uint64_t until_ms)
 	x.until_ms = until_ms;
 }
 
+static int on_members(void *ctx, const char *json, size_t len)
+{
+	(void)ctx;
+	assert_int_equal(strlen(json), len);
+	assert_non_null(strstr(json, "\"members\":["));
+	x.members++;
+	return x.members_error;
+}
+
 static const struct agt_control_ops ops = {
-	.send = on_send, .offer = on_offer, .lease = on_lease};
+	.send = on_send, .offer = on_offer, .members = on_members, .lease = on_lease};
 
 static void open_agent(void)
 {
@@ -461,6 +470,28 @@ static void a_higher_epoch_is_taken_by_its_snapshot(void **state)
 	assert_int_equal(x.offers, 1);
 }
 
+static void the_exit_is_told_who_the_workers_are_when_they_change(void **state)
+{
+	(void)state;
+	join();
+	assert_int_equal(x.members, 1);
+	say("tier/other", "{}", 1);
+	publish(x.n - 1);
+	accept_offer();
+	assert_int_equal(x.members, 1);
+	x.members_error = -EAGAIN;
+	say("node/fra9/0", "{\"carriers\":[]}", 1);
+	publish(x.n - 1);
+	accept_offer();
+	assert_int_equal(x.members, 2);
+	x.members_error = 0;
+	UNTIL(x.members == 3);
+	say("tier/third", "{}", 1);
+	publish(x.n - 1);
+	accept_offer();
+	assert_int_equal(x.members, 3);
+}
+
 static void a_lease_drains_until_it_is_over(void **state)
 {
 	char json[128];
@@ -516,6 +547,7 @@ int main(void)
 		TEST(the_last_known_good_is_offered_at_the_next_start),
 		TEST(an_older_state_is_refused_also_after_a_start),
 		TEST(a_higher_epoch_is_taken_by_its_snapshot),
+		TEST(the_exit_is_told_who_the_workers_are_when_they_change),
 		TEST(a_lease_drains_until_it_is_over),
 		TEST(a_lost_answer_is_asked_for_again),
 	};
