@@ -386,6 +386,11 @@ void sp_session_stats(const struct sp_session *s, struct sp_session_stats *ret)
 		ret->carriers += s->slots[i].phase != PHASE_EMPTY;
 }
 
+uint64_t sp_session_pool_bytes(const struct sp_session *s)
+{
+	return (uint64_t)s->ring_chunks * SP_CHUNK_BYTES + s->credit_extra;
+}
+
 unsigned sp_session_free_slot(const struct sp_session *s)
 {
 	unsigned i = 0;

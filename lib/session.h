@@ -323,6 +323,9 @@ struct sp_session_stats {
 	uint32_t replay_bytes;      // held for the peer
 };
 void sp_session_stats(const struct sp_session *s, struct sp_session_stats *ret);
+// Bytes of memory for stream bytes that it has beyond what its streams are promised, held
+// for the peer or granted to it: what others get if all its streams are reset.
+uint64_t sp_session_pool_bytes(const struct sp_session *s);
 unsigned sp_session_free_slot(const struct sp_session *s); // SP_SLOTS if none
 int sp_session_active_slot(const struct sp_session *s);    // -1 if none
 uint32_t sp_session_epoch(const struct sp_session *s);

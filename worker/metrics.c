@@ -41,6 +41,9 @@
 	X(sessions_resumed, COUNTER, NULL, NULL, "Attaches to a session that existed")   \
 	X(sessions_ended, COUNTER, "reason", NULL, "Sessions that ended")                \
 	X(sessions_evicted, COUNTER, NULL, NULL, "Detached sessions that made room")     \
+	X(detached_given_up, COUNTER, "reason", NULL,                                    \
+	  "Detached sessions whose streams were reset")                                  \
+	X(detached_bytes, GAUGE, NULL, NULL, "Stream bytes held for detached sessions")  \
 	X(refused, COUNTER, "reason", NULL, "Authenticated clients that were refused")   \
 	X(passes_renewed, COUNTER, "result", NULL, "Renewed passes of live sessions")    \
 	X(streams, GAUGE, NULL, NULL, "Streams with a destination or a dial")            \
@@ -237,6 +240,10 @@ static void put_sessions(struct wrk_worker *w, struct sp_metrics_writer *m)
 	one(m, F_sessions_resumed, s->resumed);
 	by_reason(m, F_sessions_ended, s->ended);
 	one(m, F_sessions_evicted, s->evicted);
+	begin(m, F_detached_given_up);
+	put(m, sp_reason_word(SP_REASON_STALE), s->stale);
+	put(m, sp_reason_word(SP_REASON_PRESSURE), s->pressed);
+	one(m, F_detached_bytes, wrk_sessions_detached_bytes(w->sessions));
 	by_reason(m, F_refused, s->refused);
 	begin(m, F_passes_renewed);
 	put(m, "ok", s->passes_renewed);

@@ -16,7 +16,6 @@
 #define CHECK_US     1000000 // passes are looked at so often
 #define END_FLUSH_US 1000000 // an END has so long to reach the client
 #define QUOTA_EACH   8192    // sessions whose quota is looked at in one sweep
-#define PRESSURE     8       // less than 1/8 of the pool spare: the stalest gives up
 
 static uint64_t now_us(const struct wrk_sessions *t)
 {
@@ -80,7 +79,7 @@ static void set_place(struct wrk_session *s, enum place place)
 }
 
 // At a stop the record stays: the session is not over, whoever has it next adopts it.
-static void session_free(struct wrk_session *s, enum sp_reason reason)
+void session_free(struct wrk_session *s, enum sp_reason reason)
 {
 	struct wrk_sessions *t = s->t;
 	if (t->directory)
@@ -612,33 +611,6 @@ void wrk_sessions_down(void *ctx, struct sp_link *l, enum sp_reason reason)
 		set_place(s, DETACHED);
 }
 
-static bool memory_is_short(const struct wrk_sessions *t)
-{
-	return sp_arena_chunks_spare(t->opt.arena) <
-	       sp_arena_chunks_pool(t->opt.arena) / PRESSURE;
-}
-
-static void sweep_detached(struct wrk_sessions *t)
-{
-	const struct wrk_sessions_limits *l = &t->opt.limits;
-	uint64_t now = now_us(t);
-	struct wrk_session *s;
-	while ((s = TAILQ_FIRST(&t->places[DETACHED])) &&
-	       now - s->since_us >= 1000000ull * l->keep_s)
-		session_free(s, SP_REASON_STALE);
-	TAILQ_FOREACH(s, &t->places[DETACHED], list)
-	{
-		bool stale = now - s->since_us >= 1000ull * l->stale_ms;
-		if (s->streams_gone)
-			continue;
-		if (!stale && !memory_is_short(t))
-			return;
-		s->streams_gone = true;
-		wrk_exit_session_reset(&s->exit,
-				       stale ? SP_REASON_STALE : SP_REASON_PRESSURE);
-	}
-}
-
 static void sweep_ending(struct wrk_sessions *t)
 {
 	struct wrk_session *next, *s = TAILQ_FIRST(&t->places[ENDING]);
@@ -691,7 +663,7 @@ static void on_sweep(evutil_socket_t fd, short what, void *arg)
 	(void)fd;
 	(void)what;
 	sweep_ending(t);
-	sweep_detached(t);
+	sessions_sweep_detached(t);
 	end_over_quota(t);
 	if (now_us(t) - t->checked_us >= CHECK_US) {
 		t->checked_us = now_us(t);
@@ -711,6 +683,7 @@ int wrk_sessions_new(const struct wrk_sessions_options *opt, struct wrk_sessions
 	while (size < opt->limits.sessions)
 		size *= 2;
 	t->opt = *opt;
+	t->pressure_log = (struct sp_ratelimit){.per_second = 1, .burst = 5};
 	t->mask = size - 1;
 	for (int p = 0; p < PLACES; p++)
 		TAILQ_INIT(&t->places[p]);

@@ -6,6 +6,8 @@
 // A session's life:
 //   attached --- its carrier in use went ---> detached --- ATTACH ---> attached
 //   detached for stale_ms: its streams are reset (stale), the session stays;
+//   memory is short: likewise (pressure), the stalest first, of those that hold some and
+//   have been detached for WRK_SESSIONS_GRACE_MS;
 //   detached for keep_s, or the stalest when the table or its user's share is full:
 //   freed; any, when its pass expires or is revoked, or its user's quota is
 //   used up: END on its carriers, freed within a
@@ -24,6 +26,10 @@
 #include "worker/directory.h"
 #include "worker/exit.h"
 #include "worker/quarantine.h"
+
+// So long a client that lost its carrier, or whose worker was made anew, has in any case
+// to come back before its streams are given up for memory.
+#define WRK_SESSIONS_GRACE_MS 5000
 
 struct wrk_sessions;
 
@@ -46,6 +52,7 @@ struct wrk_sessions_counters {
 	uint64_t refused[SP_REASON__LAST + 1]; // admissions and attaches
 	uint64_t passes_renewed, passes_rejected;
 	uint64_t evicted;              // detached ones that made room
+	uint64_t stale, pressed;       // detached ones whose streams were given up
 	uint64_t streams_rate_limited; // more OPENs of a user than allowed
 	uint32_t attached, detached, ending;
 };
@@ -106,6 +113,8 @@ void wrk_sessions_down(void *ctx, struct sp_link *l, enum sp_reason reason);
 const struct wrk_sessions_counters *wrk_sessions_counters(const struct wrk_sessions *t);
 // Sum over all sessions, those that are gone included.
 void wrk_sessions_stats(const struct wrk_sessions *t, struct sp_session_stats *ret);
+// Stream bytes held for detached sessions.
+uint64_t wrk_sessions_detached_bytes(const struct wrk_sessions *t);
 // Calls `each` for every tier seen since the start.
 void wrk_sessions_tiers(const struct wrk_sessions *t,
 			void (*each)(void *ctx, const struct wrk_tally *tally,

@@ -6,6 +6,7 @@
 
 #include <sodium.h>
 
+#include "lib/log.h"
 #include "worker/directory.h"
 #include "worker/sessions.h"
 #include "worker/users.h"
@@ -51,6 +52,7 @@ struct wrk_sessions {
 	struct event *sweep;
 	uint64_t checked_us;
 	uint32_t sweeps; // since quotas were looked at
+	struct sp_ratelimit pressure_log;
 	bool draining;
 	uint64_t drain_ms;
 };
@@ -74,6 +76,13 @@ enum sp_reason session_make(struct wrk_sessions *t, const struct sp_pass *pass,
 // The session of a record that another process left, without its streams. NULL: no
 // memory, and the record is gone.
 struct wrk_session *session_of_record(struct wrk_sessions *t, uint32_t record);
+
+// At once, and its client is told nothing: one that is detached, or was told.
+void session_free(struct wrk_session *s, enum sp_reason reason);
+
+// sessions_detached.c
+// What is due of detached sessions at this time; at each sweep.
+void sessions_sweep_detached(struct wrk_sessions *t);
 
 // sessions_stats.c
 void session_add_stats(struct sp_session_stats *sum, const struct sp_session_stats *s);

@@ -52,6 +52,19 @@ void wrk_sessions_stats(const struct wrk_sessions *t, struct sp_session_stats *r
 		}
 }
 
+uint64_t wrk_sessions_detached_bytes(const struct wrk_sessions *t)
+{
+	const struct wrk_session *s;
+	uint64_t sum = 0;
+	TAILQ_FOREACH(s, &t->places[DETACHED], list)
+	{
+		struct sp_session_stats one;
+		sp_session_stats(s->engine, &one);
+		sum += one.replay_bytes;
+	}
+	return sum;
+}
+
 void wrk_sessions_tiers(const struct wrk_sessions *t,
 			void (*each)(void *ctx, const struct wrk_tally *tally,
 				     uint32_t sessions),

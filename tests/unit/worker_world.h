@@ -448,4 +448,14 @@ static inline void up(struct device *d, const char *user)
 	UNTIL(d->ups == 1);
 }
 
+static inline void free_device(struct device *d)
+{
+	if (d->session) {
+		sp_session_clock_remove(x.clock, d->session);
+		sp_session_free(d->session, SP_REASON_SHUTDOWN);
+	}
+	sp_arena_free(d->arena);
+	memset(d, 0, sizeof(*d));
+}
+
 #endif
