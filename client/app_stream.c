@@ -11,6 +11,8 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
+#include "lib/log.h"
+
 #define TURN_BYTES  (256 * 1024) // read from one socket in one turn of the loop
 #define READ_IOV    16
 #define OPENS_MAX   4   // exits that one connection is tried on
@@ -380,11 +382,20 @@ static void stream_source_ready(void *ctx, struct sp_stream *st)
 		sp_loop_defer(a->t->opt.loop, &a->more);
 }
 
+static void count_ended(struct cli_streams *t, enum sp_reason reason)
+{
+	if (reason == SP_REASON_CLOSED)
+		return;
+	t->n.broken[reason <= SP_REASON__LAST ? reason : SP_REASON_INTERNAL]++;
+	sp_debug("stream", "reset", "reason=%s", sp_reason_word(reason));
+}
+
 static void stream_closed(void *ctx, struct sp_stream *st, enum sp_reason reason)
 {
 	struct app *a = sp_stream_user(st);
 	(void)ctx;
 	if (a->state == APP_OPEN) {
+		count_ended(a->t, reason);
 		a->st = NULL;
 		app_close(a, reason != SP_REASON_CLOSED);
 		return;

@@ -29,6 +29,7 @@ struct cli_streams;
 struct cli_streams_counters {
 	uint64_t opened, reset;
 	uint64_t failed[SP_REASON__LAST + 1]; // not opened, by reason
+	uint64_t broken[SP_REASON__LAST + 1]; // open, and reset, by reason
 	uint64_t moved;                       // opened anew on another exit
 	uint32_t connecting, open;
 };

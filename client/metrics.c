@@ -157,19 +157,32 @@ static void put_one(struct sp_metrics_writer *w, const char *name,
 	sp_metrics_u64(w, v, NULL);
 }
 
+static void put_by_reason(const struct sp_metric *m, const uint64_t *n,
+			  struct sp_metrics_writer *w)
+{
+	sp_metrics_family(w, m);
+	for (int r = 0; r <= SP_REASON__LAST; r++)
+		if (n[r])
+			sp_metrics_u64(w, n[r],
+				       SP_LABELS(sp_reason_word((enum sp_reason)r)));
+}
+
 static void put_failed(const struct cli_streams_counters *s, struct sp_metrics_writer *w)
 {
-	static const struct sp_metric m = {
+	static const struct sp_metric failed = {
 		.name = "sallyport_client_connections_failed",
 		.type = SP_METRIC_COUNTER,
 		.help = "Connections that were not opened, by reason",
 		.labels = {"reason"},
 	};
-	sp_metrics_family(w, &m);
-	for (int r = 0; r <= SP_REASON__LAST; r++)
-		if (s->failed[r])
-			sp_metrics_u64(w, s->failed[r],
-				       SP_LABELS(sp_reason_word((enum sp_reason)r)));
+	static const struct sp_metric broken = {
+		.name = "sallyport_client_connections_broken",
+		.type = SP_METRIC_COUNTER,
+		.help = "Open connections that ended otherwise than in order, by reason",
+		.labels = {"reason"},
+	};
+	put_by_reason(&failed, s->failed, w);
+	put_by_reason(&broken, s->broken, w);
 }
 
 static void put_resumes(const struct cli_client *c, struct sp_metrics_writer *w)
