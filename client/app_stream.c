@@ -11,23 +11,30 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
+#include "client/untouched.h"
 #include "lib/log.h"
 
 #define TURN_BYTES  (256 * 1024) // read from one socket in one turn of the loop
 #define READ_IOV    16
-#define OPENS_MAX   4   // exits that one connection is tried on
-#define REOPEN_TURN 256 // connections opened anew in one turn
+#define OPENS_MAX   4         // exits that one connection is tried on
+#define REOPEN_TURN 256       // connections opened anew in one turn
+#define KEPT_BYTES  (8 << 20) // of all connections, to be written again elsewhere
 
 enum app_state { APP_CONNECTING, APP_AGAIN, APP_OPEN, APP_CLOSED };
 
 struct app {
 	TAILQ_ENTRY(app) entry; // of the list of its state
+	TAILQ_ENTRY(app) young; // open, and not touched
+	bool is_young;
 	struct cli_streams *t;
 	enum app_state state;
 	int fd;
 	uint8_t opens;
 	bool source_over;  // the application ended its direction
 	bool sink_blocked; // its socket took less than it was given
+	bool redo;         // it was open before: the application knows of nothing
+	uint32_t again;    // of the kept bytes, what was written again
+	struct cli_untouched kept;
 	struct sp_stream *st;
 	const struct cli_answers *answers;
 	uint64_t deadline_us;
@@ -44,6 +51,8 @@ struct cli_streams {
 	struct app_list connecting; // by deadline
 	struct app_list again;      // to be opened anew at the end of the turn
 	struct app_list open;
+	struct app_list young; // of the open ones, those that are not touched
+	struct cli_untouched_budget kept;
 	struct sp_timer timer;
 	struct sp_deferred reopen;
 	struct cli_streams_counters n;
@@ -104,6 +113,17 @@ static void set_state(struct app *a, enum app_state state)
 	set_timer(a->t);
 }
 
+// It is untouched no more, or it is closed.
+static void app_touch(struct app *a)
+{
+	if (a->is_young)
+		TAILQ_REMOVE(&a->t->young, a, young);
+	a->is_young = false;
+	if (!a->kept.touched)
+		cli_untouched_touch(&a->kept, &a->t->kept);
+	a->t->n.not_kept = a->t->kept.refused;
+}
+
 static void on_reap(struct sp_deferred *d)
 {
 	free((char *)d - offsetof(struct app, reap));
@@ -117,6 +137,7 @@ static void app_close(struct app *a, bool reset)
 	if (a->state == APP_CLOSED)
 		return;
 	set_state(a, APP_CLOSED);
+	app_touch(a);
 	event_del(&a->ev);
 	sp_loop_defer_cancel(&a->more);
 	if (a->fd >= 0) {
@@ -136,6 +157,11 @@ static void app_close(struct app *a, bool reset)
 static void app_fail(struct app *a, enum sp_reason reason)
 {
 	uint8_t buf[CLI_ANSWER_MAX];
+	if (a->redo) { // it was told that it is open
+		a->t->n.redo_failed++;
+		app_close(a, true);
+		return;
+	}
 	size_t len = a->answers->failed(reason, buf);
 	a->t->n.failed[reason <= SP_REASON__LAST ? reason : SP_REASON_INTERNAL]++;
 	event_del(&a->ev);
@@ -200,11 +226,34 @@ static bool is_exits_fault(enum sp_reason reason)
 	}
 }
 
+// The home is gone with the stream: nobody there will do anything about it any more.
+static bool is_homes_end(enum sp_reason reason)
+{
+	return reason == SP_REASON_HOME_LOST || reason == SP_REASON_STALE;
+}
+
 static void app_again(struct app *a)
 {
 	a->st = NULL;
 	set_state(a, APP_AGAIN);
 	sp_loop_defer(a->t->opt.loop, &a->t->reopen);
+}
+
+// An open and untouched one, whose stream is over.
+static void app_redo(struct app *a)
+{
+	struct cli_streams *t = a->t;
+	t->n.redone_hello += a->kept.len > 0;
+	t->n.redone_idle += a->kept.len == 0;
+	TAILQ_REMOVE(&t->young, a, young);
+	a->is_young = false;
+	a->redo = true;
+	a->again = 0;
+	a->sink_blocked = false;
+	a->deadline_us =
+		sp_loop_now_us(t->opt.loop) + (uint64_t)t->opt.connect_timeout_ms * 1000;
+	sp_loop_defer_cancel(&a->more);
+	app_again(a);
 }
 
 static void on_reopen(struct sp_deferred *d)
@@ -214,6 +263,7 @@ static void on_reopen(struct sp_deferred *d)
 	struct app *a;
 	for (int i = 0; i < REOPEN_TURN && (a = TAILQ_FIRST(&t->again)); i++) {
 		t->n.moved++;
+		t->n.redone_unanswered += !a->redo;
 		app_open(a);
 	}
 	if (!TAILQ_EMPTY(&t->again))
@@ -232,6 +282,16 @@ void cli_streams_rehome(struct cli_streams *t)
 		sp_stream_reset(a->st, SP_REASON_CANCELLED);
 		cli_uplink_touch(t->u, s);
 		app_again(a);
+	}
+	for (a = TAILQ_FIRST(&t->young); a; a = next) {
+		next = TAILQ_NEXT(a, young);
+		struct sp_session *s = sp_stream_session(a->st);
+		if (!a->kept.len || a->opens >= OPENS_MAX ||
+		    !cli_uplink_may_redo(t->u, s) || !cli_untouched_may_redo(&a->kept))
+			continue;
+		sp_stream_reset(a->st, SP_REASON_CANCELLED);
+		cli_uplink_touch(t->u, s);
+		app_redo(a);
 	}
 }
 
@@ -268,9 +328,34 @@ static void look_for_reset(struct app *a)
 		app_broke(a);
 }
 
+// What was written to the stream before this one. True: all of it.
+static bool write_again(struct app *a)
+{
+	while (a->again < a->kept.len) {
+		struct iovec iov[READ_IOV];
+		size_t left = a->kept.len - a->again, done = 0;
+		int k = sp_stream_reserve(a->st, left, iov, READ_IOV);
+		for (int i = 0; i < k && done < left; i++) {
+			size_t part = iov[i].iov_len < left - done ? iov[i].iov_len
+								   : left - done;
+			memcpy(iov[i].iov_base, a->kept.bytes + a->again + done, part);
+			done += part;
+		}
+		if (!done)
+			return false; // stream_source_ready comes
+		sp_stream_commit(a->st, done);
+		a->again += (uint32_t)done;
+	}
+	return true;
+}
+
 static void app_read(struct app *a)
 {
 	size_t left = TURN_BYTES;
+	if (a->state == APP_OPEN && !write_again(a)) {
+		look_for_reset(a);
+		return;
+	}
 	while (a->state == APP_OPEN && !a->source_over) {
 		struct iovec iov[READ_IOV];
 		int k = sp_stream_reserve(a->st, left, iov, READ_IOV);
@@ -280,6 +365,10 @@ static void app_read(struct app *a)
 		}
 		ssize_t n = readv(a->fd, iov, k);
 		if (n > 0) {
+			cli_untouched_write(&a->kept, &a->t->kept, iov, (size_t)n);
+			a->again = a->kept.len;
+			if (a->kept.touched)
+				app_touch(a);
 			sp_stream_commit(a->st, (size_t)n);
 			left -= (size_t)n;
 			if (left == 0) {
@@ -288,6 +377,7 @@ static void app_read(struct app *a)
 			}
 		} else if (n == 0) {
 			a->source_over = true;
+			app_touch(a);
 			sp_stream_source_fin(a->st);
 		} else if (errno == EAGAIN) {
 			return;
@@ -338,14 +428,17 @@ static void stream_opened(void *ctx, struct sp_stream *st, const struct sp_targe
 {
 	struct app *a = sp_stream_user(st);
 	uint8_t buf[CLI_ANSWER_MAX];
-	size_t len = a->answers->ok(bound, buf);
+	size_t len = a->redo ? 0 : a->answers->ok(bound, buf);
 	(void)ctx;
-	if (send(a->fd, buf, len, MSG_NOSIGNAL | MSG_DONTWAIT) != (ssize_t)len) {
+	if (len && send(a->fd, buf, len, MSG_NOSIGNAL | MSG_DONTWAIT) != (ssize_t)len) {
 		app_broke(a);
 		return;
 	}
-	a->t->n.opened++;
+	a->t->n.opened += !a->redo;
 	set_state(a, APP_OPEN);
+	a->is_young = !a->kept.touched;
+	if (a->is_young)
+		TAILQ_INSERT_TAIL(&a->t->young, a, young);
 	sp_loop_defer(a->t->opt.loop, &a->more); // what it sent early
 }
 
@@ -354,6 +447,7 @@ static size_t stream_sink(void *ctx, struct sp_stream *st, const uint8_t *buf, s
 	struct app *a = sp_stream_user(st);
 	ssize_t n;
 	(void)ctx;
+	app_touch(a);
 	do
 		n = send(a->fd, buf, len, MSG_NOSIGNAL | MSG_DONTWAIT);
 	while (n < 0 && errno == EINTR);
@@ -371,6 +465,7 @@ static void stream_sink_fin(void *ctx, struct sp_stream *st)
 {
 	struct app *a = sp_stream_user(st);
 	(void)ctx;
+	app_touch(a);
 	shutdown(a->fd, SHUT_WR);
 }
 
@@ -394,6 +489,11 @@ static void stream_closed(void *ctx, struct sp_stream *st, enum sp_reason reason
 {
 	struct app *a = sp_stream_user(st);
 	(void)ctx;
+	if (a->state == APP_OPEN && is_homes_end(reason) && a->opens < OPENS_MAX &&
+	    cli_untouched_may_redo(&a->kept)) {
+		app_redo(a);
+		return;
+	}
 	if (a->state == APP_OPEN) {
 		count_ended(a->t, reason);
 		a->st = NULL;
@@ -428,6 +528,8 @@ int cli_streams_new(const struct cli_streams_options *opt, struct cli_streams **
 	TAILQ_INIT(&t->connecting);
 	TAILQ_INIT(&t->again);
 	TAILQ_INIT(&t->open);
+	TAILQ_INIT(&t->young);
+	t->kept.max = KEPT_BYTES;
 	t->reopen.run = on_reopen;
 	sp_timer_init(&t->timer, opt->loop, on_timer, t);
 	*ret = t;

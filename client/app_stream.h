@@ -7,6 +7,9 @@
 //   connecting --- the exit reached the destination ---> open ---> closed
 //   connecting --- its exit is given up, or cannot take it ---> connecting on another
 //   connecting --- refused, or connect_timeout_ms ---> answered with the reason, closed
+//   open ------ its exit is given up, and nothing came back on one TLS ClientHello, or it
+//               is lost before a byte went either way ---> connecting on another
+// The application sees nothing of the last: what it wrote is written again.
 #ifndef CLI_APP_STREAM_H
 #define CLI_APP_STREAM_H
 
@@ -31,6 +34,10 @@ struct cli_streams_counters {
 	uint64_t failed[SP_REASON__LAST + 1]; // not opened, by reason
 	uint64_t broken[SP_REASON__LAST + 1]; // open, and reset, by reason
 	uint64_t moved;                       // opened anew on another exit
+	uint64_t redone_unanswered;           // of these: that were not open yet
+	uint64_t redone_hello, redone_idle;   // or were, but untouched
+	uint64_t redo_failed;                 // of these: the other exit could not
+	uint64_t not_kept; // hellos that could not be redone, for want of memory
 	uint32_t connecting, open;
 };
 
@@ -54,8 +61,8 @@ void cli_streams_set_ops(struct sp_session_ops *ops);
 // case; errors are answered there.
 void cli_streams_add(struct cli_streams *t, int fd, const struct sp_target *target,
 		     const struct cli_answers *answers);
-// Streams that are not open yet leave exits that are given up, or fail if no exit serves
-// us (cli_uplink_ops.rehome).
+// Streams that are not open yet, or untouched (client/untouched.h), leave exits that are
+// given up, or fail if no exit serves us (cli_uplink_ops.rehome).
 void cli_streams_rehome(struct cli_streams *t);
 // Ends every connection; the exits are told.
 void cli_streams_reset_all(struct cli_streams *t);

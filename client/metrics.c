@@ -185,6 +185,40 @@ static void put_failed(const struct cli_streams_counters *s, struct sp_metrics_w
 	put_by_reason(&broken, s->broken, w);
 }
 
+static void put_lost(const struct cli_uplink_moved *n, struct sp_metrics_writer *w)
+{
+	static const struct sp_metric m = {
+		.name = "sallyport_client_streams_lost",
+		.type = SP_METRIC_COUNTER,
+		.help = "Streams whose exit died, by what ended the wait for it",
+		.labels = {"evidence"},
+	};
+	sp_metrics_family(w, &m);
+	for (int i = 0; i < CLI_LOST__N; i++)
+		sp_metrics_u64(w, n->lost_by[i],
+			       SP_LABELS(cli_lost_word((enum cli_lost)i)));
+}
+
+static void put_redone(const struct cli_streams_counters *s, struct sp_metrics_writer *w)
+{
+	static const struct sp_metric m = {
+		.name = "sallyport_client_dials_redone",
+		.type = SP_METRIC_COUNTER,
+		.help = "Streams opened anew on another exit, by how far they had come",
+		.labels = {"kind"},
+	};
+	sp_metrics_family(w, &m);
+	sp_metrics_u64(w, s->redone_unanswered, SP_LABELS("unanswered"));
+	sp_metrics_u64(w, s->redone_hello, SP_LABELS("client-hello"));
+	sp_metrics_u64(w, s->redone_idle, SP_LABELS("idle"));
+	put_one(w, "sallyport_client_dials_redone_failed", SP_METRIC_COUNTER,
+		"Streams that were open and that the other exit could not open",
+		s->redo_failed);
+	put_one(w, "sallyport_client_hellos_not_kept", SP_METRIC_COUNTER,
+		"Bytes that could not be kept for another dial, for want of memory",
+		s->not_kept);
+}
+
 static void put_resumes(const struct cli_client *c, struct sp_metrics_writer *w)
 {
 	static const struct sp_metric m = {
@@ -246,6 +280,7 @@ static void put_apps(const struct cli_client *c, struct sp_metrics_writer *w)
 		"Connections whose stream was opened", s->opened);
 	put_one(w, "sallyport_client_connections_moved", SP_METRIC_COUNTER,
 		"Connections opened anew on another exit", s->moved);
+	put_redone(s, w);
 	put_one(w, "sallyport_client_connections_reset", SP_METRIC_COUNTER,
 		"Connections that ended in a reset", s->reset);
 	put_one(w, "sallyport_client_requests_refused", SP_METRIC_COUNTER,
@@ -269,8 +304,11 @@ static void put_apps(const struct cli_client *c, struct sp_metrics_writer *w)
 		"Sessions that another exit took over with their record", m->adopted);
 	put_one(w, "sallyport_client_sessions_fresh", SP_METRIC_COUNTER,
 		"Sessions that an exit made anew under their id", m->fresh);
-	put_one(w, "sallyport_client_streams_lost", SP_METRIC_COUNTER,
-		"Streams that waited for a dead exit in vain", m->streams_lost);
+	put_one(w, "sallyport_client_streams_parked", SP_METRIC_GAUGE,
+		"Streams that wait for an exit that may be dead", m->parked);
+	put_one(w, "sallyport_client_streams_resumed", SP_METRIC_COUNTER,
+		"Streams that were parked and go on", m->streams_resumed);
+	put_lost(m, w);
 }
 
 static void put_poll(const struct cli_client *c, struct sp_metrics_writer *w)

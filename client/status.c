@@ -116,6 +116,10 @@ static json_t *json_connections(const struct cli_client *c)
 	put(o, "opened", s->opened);
 	put(o, "reset", s->reset);
 	put(o, "moved", s->moved);
+	put(o, "redone_unanswered", s->redone_unanswered);
+	put(o, "redone_hello", s->redone_hello);
+	put(o, "redone_idle", s->redone_idle);
+	put(o, "redo_failed", s->redo_failed);
 	put(o, "refused", p->refused[0] + p->refused[1]);
 	put(o, "timed_out", p->timed_out);
 	put(o, "evicted", p->evicted);
@@ -166,7 +170,7 @@ char *cli_status_json(const struct cli_client *c)
 	const struct sp_fleet_revision *rev =
 		&cli_uplink_exits(c->uplink)->fleet->revision;
 	json_t *o = json_object(), *exits = json_array(), *r = json_object(),
-	       *pass = json_object(), *moved = json_object();
+	       *pass = json_object(), *moved = json_object(), *lost = json_object();
 	const struct cli_uplink_moved *m = cli_uplink_moved(c->uplink);
 	put_text(o, "version", sp_version());
 	put(o, "pid", (uint64_t)getpid());
@@ -186,6 +190,11 @@ char *cli_status_json(const struct cli_client *c)
 	put(moved, "fresh", m->fresh);
 	put(moved, "asked", m->asked);
 	put(moved, "streams_lost", m->streams_lost);
+	put(moved, "streams_parked", m->parked);
+	put(moved, "streams_resumed", m->streams_resumed);
+	for (int i = 0; i < CLI_LOST__N; i++)
+		put(lost, cli_lost_word((enum cli_lost)i), m->lost_by[i]);
+	json_object_set_new(moved, "lost_by", lost);
 	json_object_set_new(o, "sessions_moved", moved);
 	json_object_set_new(o, "resumes", json_resumes(c));
 	for (unsigned e = 0; e < cli_uplink_n(c->uplink); e++)
@@ -313,6 +322,14 @@ int cli_status_print(const char *json, FILE *out)
 		" flows\n",
 		get(c, "open"), get(c, "connecting"), get(c, "opened"), get(c, "moved"),
 		get(u, "associations"), get(u, "flows"));
+	c = json_object_get(o, "sessions_moved");
+	if (get(c, "streams_parked") || get(c, "streams_lost") ||
+	    get(c, "streams_resumed"))
+		fprintf(out,
+			"streams of exits that died: %" PRIu64 " parked, %" PRIu64
+			" resumed, %" PRIu64 " lost\n",
+			get(c, "streams_parked"), get(c, "streams_resumed"),
+			get(c, "streams_lost"));
 	json_decref(o);
 	return 0;
 }

@@ -38,6 +38,8 @@ static void refresh(struct cli_uplink *u, uint64_t now_ms)
 			    (uint64_t)u->opt.stale_ms * 1000) {
 			sp_warn("uplink", "streams lost: away for too long", "exit=%s",
 				x->is.conf->name);
+			u->moved.streams_lost += st.streams;
+			u->moved.lost_by[CLI_LOST_AWAY] += st.streams;
 			stay_close_links(y, NULL, NULL, SP_REASON_STALE);
 			stay_drop_session(y, SP_REASON_STALE);
 		}
@@ -357,6 +359,13 @@ bool cli_uplink_flow_should_leave(const struct cli_uplink *u, const struct sp_se
 	const struct stay *y = stay_of(u, s);
 	return y && stay_is_left(y, uplink_now_ms(u)) &&
 	       !stay_is_asking(y, uplink_now_ms(u)) && !relay_holds(y, uplink_now_ms(u));
+}
+
+bool cli_uplink_may_redo(const struct cli_uplink *u, const struct sp_session *s)
+{
+	const struct stay *y = stay_of(u, s);
+	return y && stay_is_left(y, uplink_now_ms(u)) &&
+	       !relay_holds(y, uplink_now_ms(u));
 }
 
 enum sp_reason cli_uplink_hopeless(const struct cli_uplink *u)

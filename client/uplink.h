@@ -76,6 +76,9 @@ int cli_uplink_open_flow(struct cli_uplink *u, const struct sp_target *target, v
 bool cli_uplink_should_leave(const struct cli_uplink *u, const struct sp_session *s);
 // The same for flows, which wait a little while the session may be adopted with them.
 bool cli_uplink_flow_should_leave(const struct cli_uplink *u, const struct sp_session *s);
+// The same for streams that are open and untouched: not while the home may be reached by
+// way of another exit.
+bool cli_uplink_may_redo(const struct cli_uplink *u, const struct sp_session *s);
 // Why no exit serves this client, if none does; NONE: streams may be opened, or may wait.
 enum sp_reason cli_uplink_hopeless(const struct cli_uplink *u);
 // Call after using a stream or flow outside of the engine's calls: its timers may have
@@ -106,10 +109,22 @@ void cli_uplink_exit_info(const struct cli_uplink *u, unsigned e,
 			  struct cli_uplink_exit_info *ret);
 uint64_t cli_uplink_moves(const struct cli_uplink *u); // changes of the exit in use
 
-struct cli_uplink_moved {        // sessions whose home was lost
-	uint64_t adopted, fresh; // went on under their id: with their record, without
-	uint64_t asked;          // dials that asked for that
-	uint64_t streams_lost;   // that waited for a home in vain
+enum cli_lost {
+	CLI_LOST_ADOPTED,   // a member that knows its home to be dead has the session
+	CLI_LOST_RESTARTED, // the home itself has no memory of it
+	CLI_LOST_TIMEOUT,   // nobody knew anything for park_ms
+	CLI_LOST_AWAY,      // no exit served for stale_ms
+	CLI_LOST__N,
+};
+const char *cli_lost_word(enum cli_lost by); // metric label
+
+struct cli_uplink_moved {         // sessions whose home was lost
+	uint64_t adopted, fresh;  // went on under their id: with their record, without
+	uint64_t asked;           // dials that asked for that
+	uint64_t streams_lost;    // that waited for a home in vain
+	uint64_t streams_resumed; // that were parked, and whose home came back
+	uint64_t lost_by[CLI_LOST__N]; // streams_lost, by what ended them
+	uint32_t parked;               // streams that wait now
 };
 const struct cli_uplink_moved *cli_uplink_moved(const struct cli_uplink *u);
 

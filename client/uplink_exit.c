@@ -268,9 +268,11 @@ static void on_attached(void *ctx, unsigned slot, bool fresh)
 	if (y->moved_to && x == y->exit && !y->adopted)
 		home_lost(y);
 	bool first = !y->attached_once;
+	move_attached(y, !y->moved_to   ? CLI_LOST__N
+			 : x == y->exit ? CLI_LOST_RESTARTED
+					: CLI_LOST_ADOPTED);
 	y->attached_once = true;
 	y->detached_since_us = 0;
-	y->left_since_ms = 0;
 	y->up_bytes = stay_bytes(y);
 	x->skew_ms = sp_link_clock_skew_ms(a->link);
 	bool restarted = y->boot_id != sp_link_boot_id(a->link);

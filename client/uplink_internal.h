@@ -74,8 +74,9 @@ struct stay {
 	uint64_t stall_records;     // records_rx when it stalled
 	uint64_t left_since_ms;     // another exit serves instead; 0: none does
 	// asking to move
-	uint64_t ask_at_ms;
+	uint64_t ask_at_ms, asked_ms;
 	unsigned asks, answers;
+	uint32_t streams;      // at the last decision: what an ATTACHED may end
 	struct exit *moved_to; // attached there, to be moved at the next decision
 	bool adopted;          // with its record
 	struct sp_session_stats before; // what it counted at earlier homes
@@ -92,6 +93,7 @@ struct exit {
 	struct stay *main;
 	struct stay_list guests;
 	struct cli_freeze freeze;
+	uint64_t look_at_ms; // of one that left the config: when it is dialled again
 	uint64_t succeed_ms; // when a successor was last dialled
 	unsigned carrier;    // to try next
 	unsigned address;    // of the name's addresses to try next
@@ -197,6 +199,9 @@ void relay_exit_gone(struct cli_uplink *u, const struct exit *x, enum sp_reason 
 // Whether what can move should: the exit does not serve, and the one in use does.
 bool stay_is_left(const struct stay *y, uint64_t now_ms);
 bool stay_is_asking(const struct stay *y, uint64_t now_ms); // and may be answered soon
+// An ATTACHED came, of which `lost` says by what its streams ended; CLI_LOST__N: they go
+// on.
+void move_attached(struct stay *y, enum cli_lost lost);
 // The exit in use changed, because `from` was given up.
 void move_begin(struct cli_uplink *u, struct exit *from);
 // It left the config; `in_use`: it was the exit in use. It may be freed.

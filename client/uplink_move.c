@@ -3,7 +3,9 @@
 // session's record, or nothing waits at the old home any more.
 //
 // Its flows go with it. Its streams cannot: they are parked, and end as soon as the new
-// home knows the old one to be dead, or after park_ms. What was opened at the new home
+// home knows the old one to be dead, on evidence (docs/directory.md), or after park_ms.
+// If the old home answers first, which is looked for all the time, they go on there. A
+// RST or a refused connection is no evidence of anything. What was opened at the new home
 // before goes on beside it as a guest.
 #include <stdlib.h>
 #include <string.h>
@@ -14,6 +16,7 @@
 
 #define ASK_MIN_MS   250
 #define ASK_MAX_MS   2000
+#define ASKS_SOON    16  // an exit may take a second to say no
 #define ASK_GRACE_MS 400 // flows wait for the first answer
 #define GUEST_MS     1000
 
@@ -64,24 +67,70 @@ static bool has_work(const struct stay *y)
 
 // ---- streams that wait ----
 
+static void lose(struct cli_uplink *u, uint32_t streams, enum cli_lost by)
+{
+	u->moved.streams_lost += streams;
+	u->moved.lost_by[by] += streams;
+}
+
+const char *cli_lost_word(enum cli_lost by)
+{
+	static const char *const words[CLI_LOST__N] = {"adopted", "restarted", "timeout",
+						       "away"};
+	return words[by];
+}
+
+// Its home is there again.
+static void unpark(struct stay *y)
+{
+	if (!y->left_since_ms)
+		return;
+	y->left_since_ms = 0;
+	y->u->moved.streams_resumed += y->streams;
+	if (y->streams)
+		sp_info("uplink", "parked streams go on", "exit=%s streams=%" PRIu32,
+			y->exit->is.conf->name, y->streams);
+}
+
+void move_attached(struct stay *y, enum cli_lost lost)
+{
+	struct sp_session_stats st;
+	live(y, &st);
+	uint32_t gone = y->streams > st.streams ? y->streams - st.streams : 0;
+	if (lost == CLI_LOST__N) {
+		unpark(y);
+		return;
+	}
+	lose(y->u, gone, lost);
+	if (gone)
+		sp_warn("uplink", "streams lost: their home is dead",
+			"exit=%s streams=%" PRIu32 " evidence=%s parked_ms=%" PRIu64,
+			y->exit->is.conf->name, gone, cli_lost_word(lost),
+			y->left_since_ms ? uplink_now_ms(y->u) - y->left_since_ms : 0);
+	y->streams = st.streams;
+	y->left_since_ms = 0;
+}
+
 static void park(struct stay *y, uint64_t now_ms)
 {
 	struct cli_uplink *u = y->u;
 	struct sp_session_stats st;
-	bool known_dead = y->exit->index == CLI_CHAIN_MAX;
+	live(y, &st);
 	if (!y->session || !stay_is_left(y, now_ms) || !is_silent(y)) {
-		y->left_since_ms = 0;
+		unpark(y);
+		y->streams = st.streams;
 		return;
 	}
+	y->streams = st.streams;
 	if (!y->left_since_ms)
 		y->left_since_ms = now_ms;
-	live(y, &st);
-	if (!st.streams || (!known_dead && now_ms - y->left_since_ms < u->opt.park_ms))
+	if (!st.streams || now_ms - y->left_since_ms < u->opt.park_ms)
 		return;
-	sp_warn("uplink", "streams lost: their home is dead",
+	sp_warn("uplink", "streams lost: nothing is known of their home",
 		"exit=%s streams=%" PRIu32 " parked_ms=%" PRIu64, y->exit->is.conf->name,
 		st.streams, now_ms - y->left_since_ms);
-	u->moved.streams_lost += st.streams;
+	lose(u, st.streams, CLI_LOST_TIMEOUT);
+	y->streams = 0;
 	if (y != u->mover) {
 		stay_close_links(y, NULL, NULL, SP_REASON_HOME_LOST);
 		stay_drop_session(y, SP_REASON_HOME_LOST);
@@ -191,8 +240,8 @@ static void ask(struct cli_uplink *u, uint64_t now_ms)
 	if (!use_is_healthy(u) || (st.streams && !is_silent(y)) ||
 	    now_ms < y->ask_at_ms || asks_already(y, to))
 		return;
-	uint64_t wait = (uint64_t)ASK_MIN_MS << (y->asks < 8 ? y->asks : 8);
-	y->ask_at_ms = now_ms + (wait < ASK_MAX_MS ? wait : ASK_MAX_MS);
+	y->ask_at_ms = now_ms + (y->asks < ASKS_SOON ? ASK_MIN_MS : ASK_MAX_MS);
+	y->asked_ms = now_ms;
 	y->asks++;
 	u->moved.asked++;
 	stay_dial(y, to);
@@ -246,6 +295,20 @@ static void tend(struct exit *x, uint64_t now_ms)
 	}
 }
 
+// It may have been taken out of the config because nobody could reach it, and be back.
+static void look_for_home(struct exit *x, uint64_t now_ms)
+{
+	struct stay *y = x->main;
+	struct attempt *a;
+	TAILQ_FOREACH(a, &y->attempts, entry)
+	if (a->exit == x && !a->ending)
+		return;
+	if (!y->streams || y->moved_to || now_ms < x->look_at_ms)
+		return;
+	x->look_at_ms = now_ms + GUEST_MS;
+	stay_dial(y, x);
+}
+
 static void tend_leaving(struct exit *x, uint64_t now_ms)
 {
 	struct stay *y = x->main;
@@ -255,6 +318,7 @@ static void tend_leaving(struct exit *x, uint64_t now_ms)
 		stay_drop_session(y, y->over_reason);
 	}
 	tend(x, now_ms);
+	look_for_home(x, now_ms);
 	if (has_work(x->main) || x->u->mover == x->main || !TAILQ_EMPTY(&x->guests))
 		return;
 	TAILQ_REMOVE(&x->u->leaving, x, entry);
@@ -282,6 +346,21 @@ static void shed_guests(struct cli_uplink *u)
 	}
 }
 
+static void count_parked(struct cli_uplink *u)
+{
+	const struct exit *x;
+	const struct stay *y;
+	u->moved.parked = 0;
+	for (unsigned e = 0; e < u->chain.n; e++) {
+		if (u->exit[e]->main->left_since_ms)
+			u->moved.parked += u->exit[e]->main->streams;
+		TAILQ_FOREACH(y, &u->exit[e]->guests, entry)
+		u->moved.parked += y->left_since_ms ? y->streams : 0;
+	}
+	TAILQ_FOREACH(x, &u->leaving, entry)
+	u->moved.parked += x->main->left_since_ms ? x->main->streams : 0;
+}
+
 void move_decide(struct cli_uplink *u, uint64_t now_ms)
 {
 	struct exit *x, *next;
@@ -293,6 +372,7 @@ void move_decide(struct cli_uplink *u, uint64_t now_ms)
 	}
 	ask(u, now_ms);
 	shed_guests(u);
+	count_parked(u);
 }
 
 uint64_t move_deadline(const struct cli_uplink *u)

@@ -22,6 +22,7 @@
 #define HOLD_MS        1500 // so long nothing else is done about a session
 #define HOLD_FAILS     2    // unless so many relayed dials failed
 #define CHECK_MS       50
+#define ASK_FIRST_MS   400
 #define IDLE_MS        5000 // a relayed carrier with nothing to carry goes
 
 // ---- who is on a relay ----
@@ -66,7 +67,9 @@ static bool can_relay(const struct stay *y)
 bool relay_holds(const struct stay *y, uint64_t now_ms)
 {
 	const struct relay *r = &y->relay;
-	if (relay_is_up(y) || find(y, true, false))
+	if (relay_is_up(y))
+		return true;
+	if (find(y, true, false) && (!r->away_ms || now_ms - r->away_ms < HOLD_MS))
 		return true;
 	return can_relay(y) && r->away_ms && r->fails < HOLD_FAILS &&
 	       now_ms - r->away_ms < HOLD_MS;
@@ -99,10 +102,13 @@ static uint64_t due_ms(const struct stay *y)
 	return at > r->dial_at_ms ? at : r->dial_at_ms;
 }
 
-// An adoption is being asked for: its answer comes first.
-static bool is_asking(const struct stay *y)
+// An adoption was just asked for: its answer comes first. That the home is not known to
+// be dead yet may take a second to be said.
+static bool is_asking(const struct stay *y, uint64_t now_ms)
 {
 	const struct attempt *a;
+	if (now_ms - y->asked_ms >= ASK_FIRST_MS)
+		return false;
 	TAILQ_FOREACH(a, &y->attempts, entry)
 	if (a->exit != y->exit && !a->ending)
 		return true;
@@ -248,7 +254,7 @@ static void decide(struct stay *y, uint64_t now_ms)
 	struct exit *via;
 	close_idle(y, now_ms);
 	if (!is_away(y, now_ms) || !can_relay(y) || find(y, true, false) ||
-	    is_asking(y) || now_ms < due_ms(y))
+	    is_asking(y, now_ms) || now_ms < due_ms(y))
 		return;
 	via = pick_entry(y);
 	if (!via) {

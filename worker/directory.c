@@ -11,6 +11,7 @@
 #define AGAIN_US    2000000 // what failed is put again after
 #define ANSWER_US   3000000 // a put without an answer has failed
 #define TOUCH_US    (WRK_DIRECTORY_TOUCH_S * UINT64_C(1000000))
+#define ASK_US      (WRK_DIRECTORY_ASK_MS * UINT64_C(1000))
 #define REST_US     (60 * TOUCH_US) // a session without a carrier
 #define BATCH_BYTES 40000           // of a message; a packet takes 64 KB
 #define BATCH_MAX   64
@@ -29,8 +30,13 @@ struct asking {
 	TAILQ_ENTRY(asking) entry; // by time
 	struct sp_link *link;      // NULL: nobody waits
 	uint8_t id[SP_SESSION_ID_BYTES];
-	uint64_t call, until_us;
-	bool answered;
+	uint64_t call, until_us,
+		hold_us; // until_us of an answer, or of the next question
+	bool answered, resting;
+	uint8_t device[32];
+	char user[SP_PASS_USER_MAX + 1];
+	uint32_t epoch;
+	bool left;
 	struct wrk_directory_answer answer;
 	Sallyport__Fleet__SessionRecord *record; // of the answer
 };
@@ -289,12 +295,61 @@ static void tell(struct wrk_directory *d, struct asking *a,
 	asking_free(d, a);
 }
 
+static bool send_question(struct wrk_directory *d, struct asking *a)
+{
+	Sallyport__Local__FromExit m = SALLYPORT__LOCAL__FROM_EXIT__INIT;
+	Sallyport__Fleet__SessionAdopt ask = SALLYPORT__FLEET__SESSION_ADOPT__INIT;
+	ask.id = (ProtobufCBinaryData){sizeof(a->id), a->id};
+	ask.device = (ProtobufCBinaryData){sizeof(a->device), a->device};
+	ask.epoch = a->epoch;
+	ask.user = a->user;
+	ask.boot = d->opt.boot;
+	ask.left = a->left;
+	a->call = d->opt.transport.call(d->opt.transport.link);
+	m.call = a->call;
+	m.body_case = SALLYPORT__LOCAL__FROM_EXIT__BODY_SESSION_ADOPT;
+	m.session_adopt = &ask;
+	return d->opt.transport.send(d->opt.transport.link, &m) == 0;
+}
+
+// All wait equally long, so that the list stays in order.
+static void wait_again(struct wrk_directory *d, struct asking *a, bool resting)
+{
+	a->resting = resting;
+	a->until_us = now_us(d) + ASK_US;
+	TAILQ_REMOVE(&d->asking, a, entry);
+	TAILQ_INSERT_TAIL(&d->asking, a, entry);
+}
+
+static void ask_again(struct wrk_directory *d, struct asking *a)
+{
+	if (send_question(d, a)) {
+		d->n.asked_again++;
+		wait_again(d, a, false);
+	} else {
+		tell(d, a, WRK_DIRECTORY_REFUSED, SP_REASON_NOT_ADOPTED);
+	}
+}
+
+// Refused, but it may not be for long: its home is not known to be dead, yet.
+static bool hold(struct wrk_directory *d, struct asking *a)
+{
+	if (!a->link || a->left || now_us(d) + ASK_US > a->hold_us)
+		return false;
+	wait_again(d, a, true);
+	return true;
+}
+
 static void expire(struct wrk_directory *d)
 {
 	struct wrk_directory_session *ds;
 	struct asking *a, *next;
 	for (a = TAILQ_FIRST(&d->asking); a && a->until_us <= now_us(d); a = next) {
 		next = TAILQ_NEXT(a, entry);
+		if (a->resting && !a->answered) {
+			ask_again(d, a);
+			continue;
+		}
 		if (!a->answered)
 			d->n.unavailable++;
 		tell(d, a, WRK_DIRECTORY_UNAVAILABLE, SP_REASON_NONE);
@@ -372,34 +427,22 @@ static struct asking *asking_of(const struct wrk_directory *d, const struct sp_l
 	return NULL;
 }
 
-static bool send_question(struct wrk_directory *d, const struct wrk_directory_question *q,
-			  uint64_t call)
-{
-	Sallyport__Local__FromExit m = SALLYPORT__LOCAL__FROM_EXIT__INIT;
-	Sallyport__Fleet__SessionAdopt ask = SALLYPORT__FLEET__SESSION_ADOPT__INIT;
-	ask.id = (ProtobufCBinaryData){SP_SESSION_ID_BYTES, (uint8_t *)(uintptr_t)q->id};
-	ask.device = (ProtobufCBinaryData){32, (uint8_t *)(uintptr_t)q->device};
-	ask.epoch = q->epoch;
-	ask.user = (char *)(uintptr_t)q->user;
-	ask.boot = d->opt.boot;
-	ask.left = q->left;
-	m.call = call;
-	m.body_case = SALLYPORT__LOCAL__FROM_EXIT__BODY_SESSION_ADOPT;
-	m.session_adopt = &ask;
-	return d->opt.transport.send(d->opt.transport.link, &m) == 0;
-}
-
 static bool ask(struct wrk_directory *d, struct sp_link *l,
 		const struct wrk_directory_question *q)
 {
 	struct asking *a;
-	if (d->n_asking >= WRK_DIRECTORY_ASKING || !(a = calloc(1, sizeof(*a))))
+	if (d->n_asking >= WRK_DIRECTORY_ASKING || strlen(q->user) > SP_PASS_USER_MAX ||
+	    !(a = calloc(1, sizeof(*a))))
 		return false;
 	a->link = l;
 	memcpy(a->id, q->id, sizeof(a->id));
-	a->call = d->opt.transport.call(d->opt.transport.link);
-	a->until_us = now_us(d) + WRK_DIRECTORY_ASK_MS * UINT64_C(1000);
-	if (!send_question(d, q, a->call)) {
+	memcpy(a->device, q->device, sizeof(a->device));
+	strcpy(a->user, q->user);
+	a->epoch = q->epoch;
+	a->left = q->left;
+	a->hold_us = now_us(d) + WRK_DIRECTORY_HOLD_MS * UINT64_C(1000);
+	a->until_us = now_us(d) + ASK_US;
+	if (!send_question(d, a)) {
 		free(a);
 		return false;
 	}
@@ -490,7 +533,7 @@ static Sallyport__Fleet__SessionRecord *copy(const Sallyport__Fleet__SessionReco
 static void on_adopt_answer(struct wrk_directory *d, struct asking *a,
 			    const Sallyport__Fleet__SessionAnswer *m)
 {
-	if (a->answered)
+	if (a->answered || a->resting)
 		return;
 	switch ((int)m->result) {
 	case SALLYPORT__FLEET__SESSION_RESULT__SESSION_ADOPTED:
@@ -508,6 +551,8 @@ static void on_adopt_answer(struct wrk_directory *d, struct asking *a,
 		tell(d, a, WRK_DIRECTORY_FRESH, SP_REASON_NONE);
 		return;
 	case SALLYPORT__FLEET__SESSION_RESULT__SESSION_REFUSED:
+		if (refusal(m->reason) == SP_REASON_NOT_ADOPTED && hold(d, a))
+			return;
 		d->n.refused++;
 		tell(d, a, WRK_DIRECTORY_REFUSED, refusal(m->reason));
 		return;

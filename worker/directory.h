@@ -21,7 +21,10 @@
 #include "lib/session.h"
 #include "proto/local.pb-c.h"
 
-#define WRK_DIRECTORY_ASK_MS  250
+#define WRK_DIRECTORY_ASK_MS 250
+#define WRK_DIRECTORY_HOLD_MS                                                            \
+	1000 // a link whose session's home is not known to be dead
+	     // waits so long; asked anew each ASK_MS
 #define WRK_DIRECTORY_TOUCH_S 60
 #define WRK_DIRECTORY_ASKING  1024
 #define WRK_DIRECTORY_FLOWS   256
@@ -76,7 +79,8 @@ struct wrk_directory_counters {
 	uint64_t puts, put_failures; // records; not sent, or refused for want of Redis
 	uint64_t drops;
 	uint64_t asked, adopted, fresh, refused, over, unavailable; // answers
-	uint64_t lost; // sessions whose record is another home's by now
+	uint64_t asked_again; // while a link was held
+	uint64_t lost;        // sessions whose record is another home's by now
 	uint64_t answers_unknown, answers_malformed;
 };
 

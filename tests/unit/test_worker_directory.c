@@ -305,6 +305,59 @@ static void without_a_record_a_session_is_made_anew_unless_it_is_parked(void **s
 	assert_int_equal(sessions()->made, 1);
 }
 
+static void refuse_as_not_adopted(void)
+{
+	answer(fake.adopt_call, SALLYPORT__FLEET__SESSION_RESULT__SESSION_REFUSED, NULL,
+	       "not-adopted");
+}
+
+static void
+a_parked_session_is_asked_for_again_until_its_home_is_known_to_be_dead(void **state)
+{
+	struct device *d = &x.d[0];
+	struct record r;
+	(void)state;
+	arrive(d, "alice", SP_ATTACH_MOVED | SP_ATTACH_PARKED);
+	UNTIL(fake.adopts == 1);
+	refuse_as_not_adopted();
+	UNTIL(fake.adopts == 2);
+	refuse_as_not_adopted();
+	assert_int_equal(d->downs, 0);
+	UNTIL(fake.adopts == 3);
+	make_record(d, &r);
+	answer(fake.adopt_call, SALLYPORT__FLEET__SESSION_RESULT__SESSION_ADOPTED, &r.rec,
+	       "");
+	UNTIL(d->ups == 1);
+	assert_true(sp_session_is_adopted(d->session, 0));
+	assert_int_equal(said()->asked, 1);
+	assert_int_equal(said()->asked_again, 2);
+}
+
+static void it_is_refused_after_a_second_and_at_once_if_nothing_waits(void **state)
+{
+	struct device *d = &x.d[0], *e = &x.d[1];
+	unsigned asked = 0;
+	(void)state;
+	uint64_t began = sp_loop_refresh(x.w->loop);
+	arrive(d, "alice", SP_ATTACH_MOVED | SP_ATTACH_PARKED);
+	while (!d->downs) {
+		UNTIL(fake.adopts > asked || d->downs);
+		if (fake.adopts > asked) {
+			asked = fake.adopts;
+			refuse_as_not_adopted();
+		}
+	}
+	uint64_t took = sp_loop_refresh(x.w->loop) - began;
+	assert_int_equal(d->down_why, SP_REASON_NOT_ADOPTED);
+	assert_true(took > 500000 && took < 5000000);
+	assert_in_range(asked, 2, 5);
+	arrive(e, "bob", SP_ATTACH_MOVED);
+	UNTIL(fake.adopts == asked + 1);
+	refuse_as_not_adopted();
+	UNTIL(e->downs == 1);
+	assert_int_equal(fake.adopts, asked + 1);
+}
+
 static void an_answer_is_waited_for_a_quarter_of_a_second_and_no_longer(void **state)
 {
 	struct device *d = &x.d[0];
@@ -497,6 +550,8 @@ int main(void)
 		T(a_newer_pass_in_the_record_holds),
 		T(what_the_record_leaves_of_the_quota_holds),
 		T(without_a_record_a_session_is_made_anew_unless_it_is_parked),
+		T(a_parked_session_is_asked_for_again_until_its_home_is_known_to_be_dead),
+		T(it_is_refused_after_a_second_and_at_once_if_nothing_waits),
 		T(an_answer_is_waited_for_a_quarter_of_a_second_and_no_longer),
 		T(without_an_agent_nothing_is_waited_for),
 		T(a_refusal_reaches_the_client_with_its_reason),
