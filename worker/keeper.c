@@ -149,8 +149,11 @@ static int begin_exit(const struct keeper *k, pid_t parent, struct wrk_kept *ret
 		.trial = k->trial,
 		.began_us = now_us(),
 	};
-	if (list_inherited(ret))
+	int err = list_inherited(ret);
+	if (err) {
+		keeper_say("error", "cannot list /proc/self/fd", 0, -err);
 		_exit(EX_OSERR);
+	}
 	return 0;
 }
 
@@ -287,14 +290,19 @@ static void keep(struct keeper *k, const sigset_t *all)
 	}
 }
 
-int wrk_keeper_run(char **argv, struct wrk_kept *ret)
+int wrk_keeper_run(char **argv, struct wrk_kept *ret, char *why, size_t cap)
 {
 	struct keeper k = {.argv = argv, .fd = -1};
 	const char *text = getenv(KEEPER_ENV);
 	sigset_t all, was;
-	int err = text ? open_old(&k, text) : open_new(&k);
+	int err = text ? 0 : keeper_rights(why, cap);
 	if (err)
 		return err;
+	err = text ? open_old(&k, text) : open_new(&k);
+	if (err) {
+		snprintf(why, cap, "the arena's file: %s", strerror(-err));
+		return err;
+	}
 	sigfillset(&all);
 	sigdelset(&all, SIGSEGV);
 	sigdelset(&all, SIGBUS);
@@ -312,6 +320,7 @@ int wrk_keeper_run(char **argv, struct wrk_kept *ret)
 	if (k.exit > 0)
 		keep(&k, &all);
 	err = -errno;
+	snprintf(why, cap, "clone of the exit: %s", strerror(-err));
 	sigprocmask(SIG_SETMASK, &was, NULL);
 	return err;
 }

@@ -13,6 +13,7 @@
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 #define WRK_LIFE_MAGIC   UINT64_C(0x314546494c505353) // "SSPLIFE1"
@@ -55,8 +56,9 @@ struct wrk_kept {
 };
 
 // Becomes the keeper; in the exit, and only there, it returns. 0 and *ret, which lasts as
-// long as the process; -errno: there is no keeper, and this process is as it was.
-int wrk_keeper_run(char **argv, struct wrk_kept *ret);
+// long as the process; -errno: there is no keeper, this process is as it was, and `why`
+// (cap > 0) says what is missing.
+int wrk_keeper_run(char **argv, struct wrk_kept *ret, char *why, size_t cap);
 // Signals that a new exit has blocked until it handles them.
 void wrk_kept_signals(sigset_t *ret);
 // Inherited descriptors that nobody took are closed, streams with a reset. How many. The

@@ -30,6 +30,10 @@ void keeper_say(const char *level, const char *text, int signo, int status);
 // The very image that runs now, whatever was installed since.
 _Noreturn void keeper_execute_again(const struct keeper *k);
 
+// keeper_rights.c: whether all that a keeper needs can be had. 0; -errno, and `why` names
+// what is missing and the remedy.
+int keeper_rights(char *why, size_t cap);
+
 // keeper_upgrade.c
 
 // A new keeper of this file: finds out whether it is on trial. The first one notes its

@@ -269,12 +269,13 @@ int main(int argc, char **argv)
 	args.alone = true; // its runtime knows no such clone
 #endif
 	if (args.action == RUN && !args.alone) {
-		int err = wrk_keeper_run(argv, &args.kept);
+		char why[SP_WHY_MAX] = "";
+		int err = wrk_keeper_run(argv, &args.kept, why, sizeof(why));
 		if (err) {
 			fprintf(stderr,
 				"sallyport-worker: cannot keep sockets over a crash: %s; "
 				"--no-keeper runs without\n",
-				strerror(-err));
+				why);
 			return EX_OSERR;
 		}
 	}

@@ -7,6 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include <sodium.h>
+
 #include "lib/file.h"
 #include "lib/log.h"
 #include "worker/config_kept.h"
@@ -49,6 +51,7 @@ static const char *objection(const struct wrk_worker *w, const struct wrk_config
 			     const struct wrk_identity *id)
 {
 	struct wrk_cover_options cover;
+	uint8_t pub[32];
 	if (!cfg->control.folder != !w->cfg->control.folder)
 		return "config, control.folder: another source needs a restart";
 	if (id->fleet &&
@@ -58,6 +61,10 @@ static const char *objection(const struct wrk_worker *w, const struct wrk_config
 	if (memcmp(id->static_secret, w->id.static_secret, 32))
 		return "keys.static: another key needs a restart, since clients know "
 		       "this worker by it";
+	if (crypto_scalarmult_base(pub, id->static_secret) ||
+	    wrk_identity_home_id(cfg, pub) != w->keys.home_id)
+		return "home_id: another id needs a restart, since clients' tickets name "
+		       "this one";
 	if (memcmp(id->route_key, w->id.route_key, 32))
 		return "keys.route: another key needs a restart";
 	if (cfg->cover.kind && wrk_worker_cover_options(cfg, id->fleet, w->loop, &cover))

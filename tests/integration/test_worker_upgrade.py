@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import resource
 import shutil
 import signal
 import socket
@@ -512,3 +513,41 @@ def test_more_streams_and_memory_come_by_a_reload(place):
         socks_connect(place.socks, "127.0.0.1", place.server.port)
     for s in more:
         s.close()
+
+
+def started(worker, limit=None, wrapper=()):
+    """A start that is refused: (status, what it said)."""
+    r = subprocess.run([*wrapper, *worker.argv], capture_output=True, text=True,
+                       timeout=30 * SLOW, preexec_fn=limit)
+    return r.returncode, r.stderr
+
+
+@pytest.mark.skipif(SLOW > 1, reason="the sanitizer itself needs these")
+def test_a_keeper_says_which_right_it_lacks(lab):
+    w = lab.worker(start=False)
+
+    def no_files():  # what is open, and the libraries one by one; no arena beside them
+        resource.setrlimit(resource.RLIMIT_NOFILE, (4, 4))
+
+    def no_size():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20))
+
+    status, said = started(w, no_size)
+    assert status == 71 and "files may be 1048576 bytes long (RLIMIT_FSIZE)" in said, said
+    assert "LimitFSIZE=infinity" in said
+    status, said = started(w, no_files)
+    assert status == 71 and "LimitNOFILE= must be higher" in said, said
+    hide = ["unshare", "--mount", "sh", "-c", 'mount -t tmpfs none /proc && exec "$@"', "sh"]
+    status, said = started(w, wrapper=hide)
+    if "unshare failed" not in said:
+        assert status == 71 and "/proc/self/fd cannot be listed" in said, said
+        assert "/proc must be mounted" in said
+
+
+def test_another_home_id_needs_a_restart(place):
+    w = place.worker
+    w.config["home_id"] = "0f1e2d3c4b5a6978"
+    w.write_config()
+    status, text = w.ask("reload")
+    assert status == 78 and "home_id: another id needs a restart" in text
+    place.streams.speak()
