@@ -13,7 +13,7 @@
 //   idle          a few words with long silence between
 //   echo          a request each 100-200 ms, for ever
 //   paced         both ways at the rate, for ever
-//   load          down, for ever
+//   load          down, for ever; with a rate, a write each 10 ms
 // Commands, one a line: those of engine_obey (flows.h); `stop` (no further
 // streams, those that are there come to their ends; the program ends after them). Ends at
 // the end of input.
@@ -156,7 +156,7 @@ static void make_plan(struct slot *s)
 	}
 	if (s->rate && !p->unit) {
 		p->rate = s->rate;
-		p->interval_ms = 100;
+		p->interval_ms = s->kind == LOAD ? 10 : 100;
 	}
 }
 

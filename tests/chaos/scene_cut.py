@@ -47,7 +47,8 @@ def told(run, traffic, what):
 
 
 def measure_cuts(run, path, bulk, what, command, target_ms, times):
-    """The longest pause of a stream that always has bytes to come, 1.5 s from each event."""
+    """The longest pause of a stream that has bytes to come each 10 ms, 1.5 s from each
+    event."""
     samples = len(path_samples(bulk))
     for i in range(times):
         time.sleep(0.6 + run.rng.random())
@@ -86,7 +87,7 @@ def many_cuts(run, path, seconds):
 def cut(run):
     """resets, blackholes and freezes of the path, RTT 50 ms"""
     path = Path(run, "path")
-    bulk = path.start("load=1")
+    bulk = path.start("load=1:1500000")  # a queue of its own would be part of each pause
     rates = dict.fromkeys(("down", "up", "both"), 5000)
     path.start(*mix(run.size(0.2, 0.05), **rates))
     path.traffic.wait_live(run.size(30, 5))

@@ -1,5 +1,6 @@
 """The scenarios by name."""
 
+import scene_blocked
 import scene_crash
 import scene_cut
 import scene_death
@@ -9,7 +10,7 @@ from frame import SCENARIOS
 from harness import alone
 
 NEEDS_KEEPER = {"crash", "hang", "upgrade"}
-NEEDS_NET = {"cut", "death", "stores"}
+NEEDS_NET = {"blocked", "cut", "death", "stores"}
 
 
 def why_not(function):
@@ -19,5 +20,5 @@ def why_not(function):
     return ""
 
 
-assert scene_crash and scene_cut and scene_death and scene_stores and scene_upgrade
+assert scene_blocked and scene_crash and scene_cut and scene_death and scene_stores and scene_upgrade
 __all__ = ["SCENARIOS", "why_not"]
