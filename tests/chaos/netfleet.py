@@ -66,8 +66,13 @@ class NetNode(Inside, FleetWorker):
         with self.net.inside(self.end):
             return super().enrol(token)
 
-    def metric(self, name):
-        return self.metrics().get(name, 0)
+    def public_key(self):
+        """Its static key, as the fleet's state has it."""
+        return base64.b64decode(self.public_text().partition(":")[2])
+
+    def public_text(self):
+        nodes = self.lab.operator.json("get", "config")
+        raise KeyError(nodes)
 
 
 class NetClient(Inside, FleetClient):
@@ -89,13 +94,14 @@ class NetFleet:
     """nodes: names. The link client - node has the delay of `delay` each way."""
 
     def __init__(self, run, nodes=("a", "b"), vantages=2, delay="10ms", rate="100mbit",
-                 worker=None, refresh="1s", name="fleet", **controller):
+                 worker=None, refresh="1s", name="fleet", more=None, **controller):
         lab = run.lab
         self.lab, self.dir, self.dns, self.ctl = lab, lab.dir / name, lab.dns, lab.ctl
         self.dir.mkdir(exist_ok=True)
         self.processes, self.signer, self.servers = lab.processes, lab.signer, lab.servers
         addresses = {n: f"10.77.0.{10 + i}" for i, n in enumerate(nodes)}
-        self.net = run.keep(Net({"client": CLIENT, "hub": HUB, **addresses}, seed=run.seed))
+        self.net = run.keep(Net({"client": CLIENT, "hub": HUB, **addresses,
+                                 **(more or {})}, seed=run.seed))
         for n in nodes:
             self.net(f"link client {n} delay={delay} rate={rate} queue=512k")
         self.redis = Redis(self).start()

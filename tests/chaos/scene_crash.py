@@ -83,17 +83,18 @@ def losses(run, killer):
 class Epochs:
     """A device beside the others that attaches to a worker with whatever epoch."""
 
-    def __init__(self, run, worker, name="epochs"):
+    def __init__(self, run, host, port, public, name="epochs", passport=None):
+        """public: the worker's static key, 32 bytes; passport: of the device's pass."""
         self.run, self.top, self.told = run, 0, []
         folder = run.lab.dir / name
         folder.mkdir()
         key = NodeKey("device")
         key.save(folder / "device.key")
-        body = pass_body(key.public, serial=os.urandom(16))
+        body = pass_body(key.public, serial=os.urandom(16), **(passport or {}))
         (folder / "pass").write_bytes(run.lab.signer.blob("pass", body))
         self.process = subprocess.Popen(
-            [BUILD / "chaos/epochs", "127.0.0.1", str(worker.port), worker.key.public.hex(),
-             folder / "device.key", folder / "pass"],
+            [BUILD / "chaos/epochs", host, str(port), public.hex(), folder / "device.key",
+             folder / "pass"],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1)
 
     def ask(self, verb, epoch):
@@ -141,7 +142,8 @@ def bulk_under_kills(run):
         traffic.start(c, *mix(scale))
     flows = sum(a.flows for a in traffic.apps)
     traffic.wait_live(flows * 0.8)
-    killer, epochs = Killer(run, workers[0]), run.keep(Epochs(run, workers[0]))
+    killer, epochs = Killer(run, workers[0]), run.keep(
+        Epochs(run, "127.0.0.1", workers[0].port, workers[0].key.public))
     began = time.monotonic()
     while not traffic.dead():
         if killer.kills % run.size(10, 3) == 0:
