@@ -2,16 +2,19 @@
 at one of its own, and at the end `hub` the controller, Redis, health checkers and the
 destinations. Everything a real program."""
 
+import base64
 import contextlib
 import socket
 import threading
 
 import fleetfiles
 import yaml
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from fleetlab import Controller, FleetClient, FleetWorker, Redis, Vantage
 from harness import BUILD, SLOW, free_port
 from linklab import Net
 from servers import wait_until
+from signed import raw_public
 
 HUB = "10.77.0.2"
 CLIENT = "10.77.0.1"
@@ -67,12 +70,10 @@ class NetNode(Inside, FleetWorker):
             return super().enrol(token)
 
     def public_key(self):
-        """Its static key, as the fleet's state has it."""
-        return base64.b64decode(self.public_text().partition(":")[2])
-
-    def public_text(self):
-        nodes = self.lab.operator.json("get", "config")
-        raise KeyError(nodes)
+        """The worker's static key, 32 bytes."""
+        text = (self.dir / "state" / "static.key").read_text().strip()
+        secret = X25519PrivateKey.from_private_bytes(base64.b64decode(text.partition(":")[2]))
+        return raw_public(secret)
 
 
 class NetClient(Inside, FleetClient):

@@ -71,11 +71,11 @@ def partition(run):
         wait(run, d, f"{home} is cut off, the client {side}",
              run.size(1.0, 1.0) + run.rng.random() * run.size(7.0, 1.0))
         replayer.replay()
-        if with_home:
-            failed_with += d.traffic.total("failed") - before
         d.heal()
         wait(run, d, "healed", run.size(3.0, 1.0))
         replayer.replay()
+        if with_home:  # now or because of it
+            failed_with += d.traffic.total("failed") - before
         rounds, sides = rounds + 1, sides + with_home
         moved += d.home() != home
     run.measure("partitions", rounds, "")

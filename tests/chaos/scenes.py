@@ -1,16 +1,18 @@
 """The scenarios by name."""
 
-import scene_blocked
-import scene_crash
-import scene_cut
-import scene_death
-import scene_stores
-import scene_upgrade
+# Each registers its scenarios.
+import scene_blocked  # noqa: F401
+import scene_crash  # noqa: F401
+import scene_cut  # noqa: F401
+import scene_death  # noqa: F401
+import scene_partition  # noqa: F401
+import scene_stores  # noqa: F401
+import scene_upgrade  # noqa: F401
 from frame import SCENARIOS
 from harness import alone
 
 NEEDS_KEEPER = {"crash", "hang", "upgrade"}
-NEEDS_NET = {"blocked", "cut", "death", "stores"}
+NEEDS_NET = {"blocked", "cut", "death", "partition", "stores"}
 
 
 def why_not(function):
@@ -20,5 +22,4 @@ def why_not(function):
     return ""
 
 
-assert scene_blocked and scene_crash and scene_cut and scene_death and scene_stores and scene_upgrade
 __all__ = ["SCENARIOS", "why_not"]
