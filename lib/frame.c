@@ -77,7 +77,7 @@ int sp_frame_get(struct sp_reader *r, struct sp_frame *f)
 		f->epoch = sp_get_u32(r);
 		f->slot = sp_get_u8(r);
 		f->flags = sp_get_u8(r);
-		if (!r->err && (f->slot > 7 || f->flags > 3 || f->flags == 2))
+		if (!r->err && (f->slot > 7 || f->flags > 4 || f->flags == 2))
 			r->err = SP_E_MALFORMED;
 		break;
 	case SP_FRAME_ATTACHED:

@@ -81,9 +81,14 @@ int sp_link_dial(struct sp_link_env *env, const struct sp_link_dial *d,
 
 static void attach(struct sp_link *l)
 {
+	uint64_t now = sp_loop_now_us(l->env->opt.loop);
+
 	l->attached = true;
-	sp_session_attach_client(l->session, l->slot, &link_slot_ops, l,
-				 sp_loop_now_us(l->env->opt.loop));
+	if (l->attach_flags & SP_ATTACH_SPARE) {
+		sp_session_attach_spare(l->session, l->slot, &link_slot_ops, l, now);
+		return;
+	}
+	sp_session_attach_client(l->session, l->slot, &link_slot_ops, l, now);
 	sp_session_attach_flags(l->session, l->slot, l->attach_flags);
 }
 

@@ -159,7 +159,12 @@ void sp_session_attach_client(struct sp_session *s, unsigned slot,
 // Client: what ATTACH says besides, of SP_ATTACH_*; call directly after _attach_client.
 #define SP_ATTACH_MOVED  1 // it had another home: the worker asks the directory
 #define SP_ATTACH_PARKED 2 // with MOVED: streams wait there, do not make it anew
+#define SP_ATTACH_SPARE  4 // in reserve; not by _attach_flags
 void sp_session_attach_flags(struct sp_session *s, unsigned slot, uint8_t flags);
+// Client: joins a carrier in reserve; what carries the session goes on doing so. It is
+// used from sp_session_reattach on.
+void sp_session_attach_spare(struct sp_session *s, unsigned slot,
+			     const struct sp_slot_ops *ops, void *link, uint64_t now_us);
 // Client: goes on with the carrier in `slot`, which was attached before and is not in use
 // any more or was not yet: raises the epoch and says ATTACH and RESUME on it again. One
 // round trip, and `attached` is called again. 0; SP_E_STALE: there is none, or it is not

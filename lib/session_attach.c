@@ -63,7 +63,7 @@ static int best_slot(const struct sp_session *s)
 {
 	int best = -1;
 	for (int i = 0; i < SP_SLOTS; i++)
-		if (s->slots[i].phase != PHASE_EMPTY &&
+		if (s->slots[i].phase != PHASE_EMPTY && !s->slots[i].spare &&
 		    (best < 0 || s->slots[i].epoch > s->slots[best].epoch))
 			best = i;
 	return best;
@@ -88,12 +88,16 @@ void sp_session_detach(struct sp_session *s, unsigned slot, const void *link,
 	s->detached_since_us = now_us;
 }
 
-static void attach(struct sp_session *s, unsigned slot, uint32_t epoch,
+// A spare changes nothing but what stands in its slot.
+static void attach(struct sp_session *s, unsigned slot, uint32_t epoch, bool spare,
 		   const struct sp_slot_ops *ops, void *link)
 {
 	struct slot *sl = &s->slots[slot];
 	struct slot old = *sl;
-	positions_lost(s); // while the old slots still know what was reported
+	bool client = s->opt.role == SP_ROLE_CLIENT;
+	bool was_primary = s->primary == (int)slot;
+	if (!spare || was_primary)
+		positions_lost(s); // while the old slots still know what was reported
 	if (old.phase != PHASE_EMPTY)
 		slot_clear(sl);
 	s->rec->epoch = epoch;
@@ -102,14 +106,21 @@ static void attach(struct sp_session *s, unsigned slot, uint32_t epoch,
 		.ops = ops,
 		.link = link,
 		.epoch = epoch,
+		.spare = spare,
+		.flags = spare && client ? SP_ATTACH_SPARE : 0,
 		.last_rx_us = s->now_us,
 		.last_rx_traffic_us = s->now_us,
 		.ping_after_us = PING_FIRST_US,
-		.goaway = s->goaway,
-		.ending = s->dead && s->opt.role == SP_ROLE_WORKER,
-		.pass = s->pass != NULL && s->opt.role == SP_ROLE_CLIENT,
+		.goaway = s->goaway && !spare,
+		.ending = s->dead && !client,
+		.pass = s->pass != NULL && client && !spare,
 	};
-	s->primary = best_slot(s);
+	if (!spare) {
+		s->primary = best_slot(s);
+	} else if (was_primary) {
+		s->primary = -1;
+		s->detached_since_us = s->now_us;
+	}
 	s->stats.attaches++;
 	if (old.phase != PHASE_EMPTY)
 		old.ops->close(old.link, SP_REASON_SUPERSEDED);
@@ -120,7 +131,14 @@ void sp_session_attach_client(struct sp_session *s, unsigned slot,
 			      const struct sp_slot_ops *ops, void *link, uint64_t now_us)
 {
 	s->now_us = now_us;
-	attach(s, slot, s->rec->epoch + 1, ops, link);
+	attach(s, slot, s->rec->epoch + 1, false, ops, link);
+}
+
+void sp_session_attach_spare(struct sp_session *s, unsigned slot,
+			     const struct sp_slot_ops *ops, void *link, uint64_t now_us)
+{
+	s->now_us = now_us;
+	attach(s, slot, s->rec->epoch + 1, true, ops, link);
 }
 
 // The carrier in `slot` begins anew under a higher epoch; records and reports count on.
@@ -131,6 +149,7 @@ static void begin_again(struct sp_session *s, unsigned slot, uint32_t epoch)
 	s->rec->epoch = epoch;
 	sl->epoch = epoch;
 	sl->phase = PHASE_HELLO;
+	sl->spare = false;
 	sl->peer_agreed = false;
 	sl->fresh = false;
 	sl->flags = 0;
@@ -204,7 +223,8 @@ int sp_session_attach_worker(struct sp_session *s, const struct sp_attach *at, b
 	if (at->epoch <= s->rec->epoch || at->slot >= SP_SLOTS)
 		return SP_E_STALE;
 	s->now_us = now_us;
-	attach(s, at->slot, at->epoch, ops, link);
+	attach(s, at->slot, at->epoch, !fresh && (at->flags & SP_ATTACH_SPARE), ops,
+	       link);
 	s->slots[at->slot].fresh = fresh;
 	if (!fresh)
 		s->stats.resumes++;

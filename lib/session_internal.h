@@ -156,6 +156,7 @@ struct slot {
 	bool adopted;     // client: what ATTACHED said
 	bool peer_agreed; // the peer's last RESUME came
 	bool attached;    // client: ATTACHED came
+	bool spare;       // attached to be reattached later: carries nothing
 	bool again;       // client: ATTACH was said again, ATTACHED is due
 	bool woken;
 	bool ping;

@@ -113,7 +113,7 @@ struct sim {
 	struct pair p[MAX_PAIRS];
 	int n_pairs;
 	bool calm; // no more trouble
-	uint64_t reattaches;
+	uint64_t reattaches, spares;
 };
 
 // ---- programs ----
@@ -494,7 +494,7 @@ static struct carrier *carrier_new(struct pair *p)
 	return c;
 }
 
-static void dial(struct pair *p)
+static void dial(struct pair *p, bool spare)
 {
 	unsigned slot = sp_session_free_slot(p->s[0]);
 	if (slot == SP_SLOTS || chance(30))
@@ -503,11 +503,16 @@ static void dial(struct pair *p)
 	uint64_t now = p->m->now;
 	c->slot = slot;
 	c->ready_at = now + rnd(40000);
-	sp_session_attach_client(p->s[0], slot, &slot_ops[0], c, now);
+	if (spare) {
+		sp_session_attach_spare(p->s[0], slot, &slot_ops[0], c, now);
+		p->m->spares++;
+	} else {
+		sp_session_attach_client(p->s[0], slot, &slot_ops[0], c, now);
+	}
 	if (chance(50))
 		c->hello_len = sp_session_hello(p->s[0], slot, c->hello,
 						64 + rnd(sizeof(c->hello) - 64), now);
-	p->dial_wanted = false;
+	p->dial_wanted &= spare;
 }
 
 // Goes on with a carrier that lives instead, if there is one.

@@ -381,6 +381,44 @@ static void a_spare_carrier_takes_over_in_one_round_trip(void **state)
 	assert_int_equal(sp_session_reattach(w.s[0], 0, w.now), SP_E_STALE); // empty
 }
 
+static void
+a_spare_carries_nothing_and_changes_nothing_until_it_is_reattached(void **state)
+{
+	static uint8_t rec[SP_RECORD_PLAIN_MAX];
+	struct sp_attach at;
+	bool rekey;
+	enum sp_reason why;
+	(void)state;
+	attach(0);
+	struct sp_stream *st = open_stream();
+	push(st, 2000);
+	sp_session_attach_spare(w.s[0], 5, &slot_ops, &side_of[0], w.now);
+	assert_int_equal(sp_session_active_slot(w.s[0]), 0);
+	assert_true(sp_session_output(w.s[0], 5, SP_RECORD_PLAIN_MAX, &g, w.now) > 0);
+	size_t n = flatten(rec);
+	int used = sp_attach_parse(rec, n, &at);
+	assert_true(used > 0);
+	assert_int_equal(at.flags, SP_ATTACH_SPARE);
+	assert_int_equal(sp_session_attach_worker(w.s[1], &at, false, &slot_ops,
+						  &side_of[1], w.now),
+			 0);
+	assert_int_equal(sp_session_input(w.s[1], 5, rec + used, n - (size_t)used, w.now,
+					  &rekey, &why),
+			 0);
+	assert_int_equal(sp_session_active_slot(w.s[1]), 0);
+	settle(5);
+	assert_int_equal(w.sunk[1], 0); // not one byte on it
+	assert_true(pass_small(0, 0, 1000) > 0);
+	assert_true(w.sunk[1] > 0 && w.sunk[1] < 2000); // the other goes on as it was
+	sp_session_detach(w.s[0], 0, &side_of[0], w.now);
+	settle(5);
+	assert_int_equal(sp_session_active_slot(w.s[0]), -1);
+	assert_int_equal(sp_session_reattach(w.s[0], 5, w.now), 0);
+	settle(5);
+	assert_int_equal(w.sunk[1], 2000);
+	assert_int_equal(sp_session_active_slot(w.s[1]), 5);
+}
+
 static int give_attach(const uint8_t *id, uint32_t epoch, uint8_t slot, uint8_t flags,
 		       enum sp_reason *ret_why)
 {
@@ -591,6 +629,7 @@ int main(void)
 		T(a_silent_download_is_noticed_within_700_ms),
 		T(an_epoch_that_does_not_rise_is_refused),
 		T(a_spare_carrier_takes_over_in_one_round_trip),
+		T(a_spare_carries_nothing_and_changes_nothing_until_it_is_reattached),
 		T(an_attach_said_again_is_of_the_same_session_and_slot_and_rises),
 		T(only_the_carrier_of_the_same_slot_is_superseded),
 		T(what_was_lost_with_a_carrier_is_sent_again),

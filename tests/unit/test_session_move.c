@@ -348,6 +348,10 @@ static void dial(unsigned home)
 	c->used = c->open[0] = c->open[1] = true;
 	c->home = home;
 	c->slot = rnd(SP_SLOTS);
+	if (!w.calm && sp_session_active_slot(w.s) >= 0 && chance(20)) {
+		sp_session_attach_spare(w.s, c->slot, &slot_ops[0], c, w.now);
+		return;
+	}
 	sp_session_attach_client(w.s, c->slot, &slot_ops[0], c, w.now);
 	sp_session_attach_flags(w.s, c->slot, chance(50) ? SP_ATTACH_MOVED : 0);
 }
