@@ -281,6 +281,7 @@ static int make_uplink(struct cli_client *c, struct cli_identity *id)
 		.dial_timeout_ms = (uint32_t)cfg->limits.dial_ms,
 		.stale_ms = (uint32_t)cfg->limits.stale_ms,
 		.park_ms = (uint32_t)cfg->limits.park_ms,
+		.spare = (enum cli_spare)cfg->spare,
 		.relay = {.use = cfg->relay.use,
 			  .new_flows = cfg->relay.new_flows == 1,
 			  .after_ms = (uint32_t)cfg->relay.after_ms,

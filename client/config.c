@@ -14,6 +14,7 @@
 #define AT(field) offsetof(struct cli_config, field)
 
 static const char *const levels[] = {"debug", "info", "warn", "error", NULL};
+static const char *const spares[] = {"auto", "on", "off", NULL};
 static const char *const new_flows[] = {"elsewhere", "relay", NULL};
 static const char *const formats[] = {"logfmt", "json", NULL};
 
@@ -125,6 +126,13 @@ static const struct sp_conf_key keys[] = {
 	TIME(chain.stagger_ms, "chain.stagger", "50ms", 0, 10000,
 	     "Between the first dials to the exits"),
 
+	{.name = "spare",
+	 .type = SP_CONF_ENUM,
+	 .offset = AT(spare),
+	 .def = "auto",
+	 .words = spares,
+	 .help = "A second carrier to the home, ready to take over while streams live; "
+		 "auto: where a new one is slow, on tls"},
 	{.name = "relay.use",
 	 .type = SP_CONF_BOOL,
 	 .offset = AT(relay.use),

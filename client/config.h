@@ -34,6 +34,7 @@ struct cli_config {
 		int64_t after_ms;
 		struct sp_conf_strings entries;
 	} relay;
+	int spare; // enum cli_spare
 	struct {
 		int64_t connections, half_open, associations, streams, flows;
 		int64_t memory_bytes, stream_window_bytes, session_window_bytes,

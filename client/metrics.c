@@ -238,6 +238,10 @@ static void put_resumes(const struct cli_client *c, struct sp_metrics_writer *w)
 		sp_metrics_u64(
 			w, r->by[i],
 			SP_LABELS(cli_resume_cause_word((enum cli_resume_cause)i)));
+	put_one(w, "sallyport_client_spare_dials", SP_METRIC_COUNTER,
+		"Dials of carriers to be kept in reserve", r->spare_dials);
+	put_one(w, "sallyport_client_takeovers", SP_METRIC_COUNTER,
+		"Carriers that lived and took over from one that ended", r->takeovers);
 	put_one(w, "sallyport_client_relay_dials", SP_METRIC_COUNTER,
 		"Dials of a home through another exit", r->relay_dials);
 	put_one(w, "sallyport_client_relay_dial_failures", SP_METRIC_COUNTER,

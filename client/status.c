@@ -70,6 +70,7 @@ static json_t *json_exit(const struct cli_client *c, unsigned e, uint64_t now_ms
 	put(o, "dial_failures", i.dial_failures);
 	put(o, "homes_lost", i.home_losses);
 	put(o, "sessions_ended", i.sessions_ended);
+	json_object_set_new(o, "spare", json_boolean(i.spare));
 	put(o, "tickets", i.tickets);
 	put_text(o, "last_down", sp_reason_word(i.last_down));
 	put(o, "last_down_ms_ago", i.last_down_ms ? now_ms - i.last_down_ms : 0);
@@ -83,6 +84,8 @@ static json_t *json_resumes(const struct cli_client *c)
 	json_t *o = json_object();
 	for (int i = 0; i < CLI_RESUME__N; i++)
 		put(o, cli_resume_cause_word((enum cli_resume_cause)i), r->by[i]);
+	put(o, "spare_dials", r->spare_dials);
+	put(o, "takeovers", r->takeovers);
 	put(o, "relay_dials", r->relay_dials);
 	put(o, "relay_failures", r->relay_failures);
 	put(o, "relay_ms", r->relay_ms);

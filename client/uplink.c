@@ -125,6 +125,8 @@ static void on_decide(struct sp_deferred *d)
 	for (unsigned e = 0; e < u->chain.n; e++) {
 		uint64_t at = stay_succeed(u->exit[e]->main);
 		succeed_ms = at < succeed_ms ? at : succeed_ms;
+		at = spare_decide(u->exit[e]->main, now_ms);
+		succeed_ms = at < succeed_ms ? at : succeed_ms;
 	}
 	purge_old_exits(u, false);
 	set_timer(u, now_ms, succeed_ms);
@@ -440,6 +442,7 @@ void cli_uplink_exit_info(const struct cli_uplink *u, unsigned e,
 				   attempt_at(a)->is.conf->carriers[a->carrier].kind)
 			 : "";
 	ret->tickets = y->n_tickets;
+	ret->spare = spare_is_ready(y);
 	ret->state_since_ms = cli_chain_is_healthy(&u->chain, e) ? c->healthy_since_ms
 								 : c->unhealthy_since_ms;
 	ret->has_session = y->session != NULL;

@@ -37,6 +37,8 @@ struct cli_relay_options {
 	const struct sp_conf_strings *entries; // names, the best first; or none: any
 };
 
+enum cli_spare { CLI_SPARE_AUTO, CLI_SPARE_ON, CLI_SPARE_OFF };
+
 struct cli_uplink_options {
 	struct sp_loop *loop;
 	struct sp_session_clock *clock;
@@ -46,6 +48,7 @@ struct cli_uplink_options {
 	const struct cli_uplink_identity *identity; // copied
 	struct cli_chain_options chain;
 	struct cli_relay_options relay;
+	enum cli_spare spare; // auto: on tls
 	struct sp_session_limits limits;
 	uint32_t dial_timeout_ms;
 	uint32_t stale_ms; // a session without a carrier for so long loses its streams
@@ -97,6 +100,7 @@ struct cli_uplink_exit_info {
 	const char *via;                      // exit that relays to it; "": none does
 	const char *came; // "adopted" or "fresh": how it last came here from another
 			  // home; "" if it did not
+	bool spare;       // a second carrier is ready to take over
 	unsigned tickets;
 	uint64_t dials, dial_failures, stalls, home_losses, sessions_ended;
 	uint64_t state_since_ms;  // time of sp_loop_now_ms
@@ -148,6 +152,7 @@ const char *cli_resume_cause_word(enum cli_resume_cause cause);
 struct cli_uplink_resumes {
 	uint64_t by[CLI_RESUME__N];
 	uint64_t relay_dials, relay_failures;
+	uint64_t spare_dials, takeovers; // carriers that lived and were gone on with
 	uint64_t relay_ms; // spent on relays, by sessions whose time there is over
 };
 const struct cli_uplink_resumes *cli_uplink_resumes(const struct cli_uplink *u);

@@ -124,6 +124,10 @@ static void dial_failed(struct attempt *a, enum sp_reason reason)
 		relay_failed(a, reason);
 		return;
 	}
+	if (a->spare) {
+		spare_failed(y);
+		return;
+	}
 	bool again = (reason == SP_REASON_TICKET && a->resume) ||
 		     reason == SP_REASON_STALE_EPOCH || reason == SP_REASON_NOT_YOURS ||
 		     reason == SP_REASON_QUARANTINED;
@@ -166,26 +170,6 @@ static void lost(struct stay *y, enum sp_reason reason)
 			       uplink_now_ms(y->u));
 }
 
-// A carrier that lives but that the engine cannot go back to (a newer one was attached
-// and died) is of no use.
-static void close_useless(struct stay *y)
-{
-	struct attempt *a, *next;
-	bool was_up = false;
-	if (!y->session || sp_session_active_slot(y->session) >= 0)
-		return;
-	for (a = TAILQ_FIRST(&y->attempts); a; a = next) {
-		next = TAILQ_NEXT(a, entry);
-		if (!a->up || a->ending)
-			continue;
-		was_up = true;
-		a->ending = true;
-		sp_link_close(a->link, SP_REASON_SUPERSEDED);
-	}
-	if (was_up)
-		lost(y, SP_REASON_SUPERSEDED);
-}
-
 static bool another_is_up(const struct stay *y)
 {
 	const struct attempt *a;
@@ -221,10 +205,26 @@ static void on_up(void *ctx, struct sp_link *l)
 		a->exit->is.conf->name,
 		sp_carrier_kind_word(x->is.conf->carriers[a->carrier].kind), a->slot,
 		a->resume ? "ticket" : "pass", a->via ? a->via->is.conf->name : "");
+	if (a->spare)
+		return;
 	if (a->via)
 		leave_direct(y, a);
 	else
 		stay_close_links(y, a, NULL, SP_REASON_SUPERSEDED); // the first wins
+}
+
+// A carrier went, `was_up`: by itself, and it was one to carry streams.
+static void go_on(struct stay *y, bool was_up, enum sp_reason reason)
+{
+	bool another = another_is_up(y);
+	if (!y->session || sp_session_active_slot(y->session) >= 0)
+		another = true;
+	else if (another && spare_take_over(y))
+		note_down(y->exit, reason);
+	else
+		was_up |= another; // those were of no use
+	if (was_up && !another_is_up(y))
+		lost(y, reason);
 }
 
 static void on_down(void *ctx, struct sp_link *l, enum sp_reason reason)
@@ -240,10 +240,11 @@ static void on_down(void *ctx, struct sp_link *l, enum sp_reason reason)
 	TAILQ_REMOVE(&y->attempts, a, entry);
 	if (!a->ending && !a->up)
 		dial_failed(a, reason);
-	else if (!a->ending && !another_is_up(y))
-		lost(y, reason);
+	else if (a->spare && a->up)
+		spare_failed(y);
+	bool was_up = a->up && !a->spare && !a->ending;
 	attempt_free(a);
-	close_useless(y);
+	go_on(y, was_up, reason);
 	uplink_kick(y->u);
 }
 
@@ -293,6 +294,8 @@ static uint8_t attach_flags(const struct attempt *a)
 {
 	const struct stay *y = a->stay;
 	struct sp_session_stats st;
+	if (a->spare)
+		return SP_ATTACH_SPARE;
 	if (!y->attached_once)
 		return 0;
 	sp_session_stats(y->session, &st);
@@ -331,7 +334,8 @@ static void start_link(struct attempt *a, socklen_t addr_len)
 		d.ticket_len = a->ticket.len;
 		d.ticket_psk = a->ticket.psk;
 	}
-	if (a->via && !a->resume) { // only a ticket says whose home it is
+	// Only a ticket says whose home it is; without one a spare would be no resume.
+	if ((a->via || a->spare) && !a->resume) {
 		fail_attempt(a, SP_REASON_GONE);
 		return;
 	}
@@ -365,7 +369,7 @@ static bool slot_is_free(const struct stay *y, unsigned slot)
 	return true;
 }
 
-static void dial(struct stay *y, struct exit *x, struct exit *via)
+static void dial(struct stay *y, struct exit *x, struct exit *via, bool spare)
 {
 	struct cli_uplink *u = y->u;
 	struct attempt *a = calloc(1, sizeof(*a));
@@ -375,7 +379,7 @@ static void dial(struct stay *y, struct exit *x, struct exit *via)
 		slot++;
 	if (!a || slot == SP_SLOTS || stay_need_session(y)) {
 		free(a);
-		if (x == y->exit && !via && stay_is_main(y))
+		if (x == y->exit && !via && !spare && stay_is_main(y))
 			cli_chain_dial_failed(&u->chain, x->index, false, false,
 					      uplink_now_ms(u));
 		uplink_kick(u);
@@ -384,10 +388,11 @@ static void dial(struct stay *y, struct exit *x, struct exit *via)
 	a->stay = y;
 	a->exit = x;
 	a->via = via;
+	a->spare = spare;
 	a->slot = slot;
 	a->cause = y->cause;
 	// Beside a carrier that is silent another way is tried first, if there is one.
-	a->carrier = (at->carrier + (!via && another_is_up(y) ? 1 : 0)) %
+	a->carrier = (at->carrier + (!via && !spare && another_is_up(y) ? 1 : 0)) %
 		     (unsigned)at->is.conf->n_carriers;
 	TAILQ_INSERT_TAIL(&y->attempts, a, entry);
 	if (sp_lookup_start(u->opt.loop, &at->is.conf->carriers[a->carrier].address,
@@ -398,12 +403,17 @@ static void dial(struct stay *y, struct exit *x, struct exit *via)
 void stay_dial(struct stay *y, struct exit *x)
 {
 	x->info.dials++;
-	dial(y, x, NULL);
+	dial(y, x, NULL, false);
 }
 
 void stay_dial_relayed(struct stay *y, struct exit *via)
 {
-	dial(y, y->exit, via);
+	dial(y, y->exit, via, false);
+}
+
+void stay_dial_spare(struct stay *y)
+{
+	dial(y, y->exit, NULL, true);
 }
 
 // ---- short carriers ----

@@ -255,14 +255,44 @@ static void count_resume(struct stay *y, const struct attempt *a, bool restarted
 	y->cause = CLI_RESUME_RESET;
 }
 
+// ATTACH was said again on `a`, and answered: it is in use.
+static void taken_over(struct stay *y, struct attempt *a)
+{
+	struct attempt *b, *next;
+	a->again = false;
+	count_resume(y, a, false);
+	y->detached_since_us = 0;
+	y->left_since_ms = 0;
+	y->up_bytes = stay_bytes(y);
+	for (b = TAILQ_FIRST(&y->attempts); b; b = next) {
+		next = TAILQ_NEXT(b, entry);
+		if (b != a && !b->spare && !(a->via && !b->via && !b->up))
+			attempt_close(b, SP_REASON_SUPERSEDED);
+	}
+	if (a->via)
+		relay_up(a);
+	else
+		relay_over(y);
+	if (attempt_is_main(a))
+		cli_chain_up(&y->u->chain, y->exit->index, uplink_now_ms(y->u));
+	uplink_kick(y->u);
+}
+
 static void on_attached(void *ctx, unsigned slot, bool fresh)
 {
 	struct stay *y = ctx;
 	struct attempt *a = attempt_of_slot(y, slot);
-	if (!a || a->up)
+	if (!a || (a->up && !a->again))
 		return;
 	struct exit *x = a->exit;
 	a->up = true;
+	if (a->again) {
+		taken_over(y, a);
+		return;
+	}
+	if (a->spare && !fresh)
+		return;
+	a->spare = false;
 	y->adopted = sp_session_is_adopted(y->session, slot);
 	y->moved_to = y->attached_once && (fresh || x != y->exit) ? x : NULL;
 	if (y->moved_to && x == y->exit && !y->adopted)
@@ -307,6 +337,10 @@ static void on_stalled(void *ctx, unsigned slot)
 	if (!a || !a->up)
 		return;
 	sp_session_stats(y->session, &st);
+	if (a->spare) { // dialled anew
+		sp_link_close(a->link, SP_REASON_STALL);
+		return;
+	}
 	y->stall_records = st.records_rx;
 	y->exit->info.stalls++;
 	y->cause = CLI_RESUME_SILENCE;
@@ -324,6 +358,8 @@ static void on_stalled(void *ctx, unsigned slot)
 			"exit=%s bytes=%" PRIu64, y->exit->is.conf->name, bytes);
 	sp_info("uplink", "carrier is silent", "exit=%s slot=%u", y->exit->is.conf->name,
 		slot);
+	if (spare_instead_of(y, a))
+		y->spare.fails = 0;
 	if (attempt_is_main(a))
 		cli_chain_stalled(&y->u->chain, y->exit->index, uplink_now_ms(y->u));
 	else

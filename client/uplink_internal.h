@@ -42,6 +42,8 @@ struct attempt {
 	struct kept_ticket ticket;
 	enum cli_resume_cause cause;
 	bool up;     // the engine said attached
+	bool spare;  // in reserve (uplink_spare.c)
+	bool again;  // ATTACH was said again on it; its answer is due
 	bool ending; // we closed it: its end is no news
 	struct sockaddr_storage addr;
 };
@@ -55,6 +57,12 @@ struct relay {
 	uint64_t since_ms;   // on a relay; 0: it is not
 	uint64_t idle_ms;    // on a relay with nothing to carry since; 0: it is not
 	bool silent;         // the relayed carrier is
+};
+
+struct spare {
+	uint64_t wanted_ms, unwanted_ms; // since; 0: it is not
+	uint64_t dial_at_ms;             // not before
+	unsigned fails;                  // dials that failed, spares that died, in a row
 };
 
 struct stay {
@@ -82,6 +90,7 @@ struct stay {
 	struct sp_session_stats before; // what it counted at earlier homes
 	enum cli_resume_cause cause;    // of its next resume
 	struct relay relay;
+	struct spare spare;
 };
 TAILQ_HEAD(stay_list, stay);
 
@@ -140,7 +149,7 @@ static inline bool stay_is_main(const struct stay *y)
 
 static inline bool attempt_is_main(const struct attempt *a)
 {
-	return !a->via && a->exit == a->stay->exit && stay_is_main(a->stay);
+	return !a->via && !a->spare && a->exit == a->stay->exit && stay_is_main(a->stay);
 }
 
 // Whose listener it dials.
@@ -182,6 +191,17 @@ void attempt_free(struct attempt *a);
 void attempt_close(struct attempt *a, enum sp_reason reason); // may free it
 // The home of the stay's session, through `via`.
 void stay_dial_relayed(struct stay *y, struct exit *via);
+void stay_dial_spare(struct stay *y);
+
+// uplink_spare.c
+// No carrier is in use: goes on with one that lives; what cannot be gone on with is
+// closed. False: there is none.
+bool spare_take_over(struct stay *y);
+// The carrier in use is silent: a spare takes its place if there is one.
+bool spare_instead_of(struct stay *y, const struct attempt *silent);
+void spare_failed(struct stay *y);
+bool spare_is_ready(const struct stay *y);
+uint64_t spare_decide(struct stay *y, uint64_t now_ms); // when to call again, ms
 
 // uplink_relay.c
 bool relay_is_up(const struct stay *y); // the carrier in use is a relayed one

@@ -35,6 +35,13 @@ class Place:
         """The client's port of the newest carrier, as the network sees it."""
         return self.net.flows()[0][0].rpartition(":")[2]
 
+    def busiest_port(self):
+        """The client's port of the carrier that carries."""
+        before = {there: back for there, _, _, back, _ in self.net.flows()}
+        time.sleep(0.05)
+        flows = self.net.flows()
+        return max(flows, key=lambda f: f[3] - before.get(f[0], 0))[0].rpartition(":")[2]
+
     def exit(self):
         return self.client.exit("worker")
 
@@ -105,23 +112,28 @@ class Download(threading.Thread):
         assert self.hash.hexdigest() == body_sha256(self.n)
 
 
-def test_after_an_rst_new_bytes_come_within_2_rtt_and_50_ms_on_tls_one_more(place):
-    # A new carrier takes 1 RTT to be there, ATTACH in its first flight and the first bytes
-    # 1 more. TLS needs 1 before that: the promise holds there only with a spare carrier.
-    trips = 2 if place.worker.carrier == "tcp" else 3
+def test_after_an_rst_new_bytes_come_within_2_rtt_and_50_ms(place):
+    # On tcp a new carrier takes 1 RTT to be there, ATTACH in its first flight and the first
+    # bytes 1 more. TLS would need 1 before that: there a spare carrier takes over in 1.
+    tls = place.worker.carrier == "tls"
     d = Download(place, 40_000_000)
     d.going(3_000_000)
     pauses = []
     for _ in range(5):
-        answer = place.net(f"rst client exit src=:{place.carrier_port()}")
+        if tls:
+            wait_until(lambda: place.exit()["spare"], 10 * SLOW, "a spare carrier")
+        port = place.busiest_port()
+        answer = place.net(f"rst client exit src=:{port}")
         assert answer.flows == 1
         pauses.append(d.pause_after(answer.at, 0.8))
         d.going(2_000_000)
     d.check()
     x = place.exit()
     print("pauses after an RST, ms:", [round(p * 1000) for p in pauses])
-    assert x["resumes"] == 5 and x["homes_lost"] == 0
-    assert sorted(pauses)[2] <= (trips * RTT + 0.05 + SLACK) * SLOW, pauses
+    assert x["resumes"] >= 5 and x["homes_lost"] == 0
+    if tls:
+        assert place.client.status()["resumes"]["takeovers"] >= 5
+    assert sorted(pauses)[2] <= (2 * RTT + 0.05 + SLACK) * SLOW, pauses
 
 
 def test_a_carrier_whose_path_swallows_all_is_left_within_a_second(place):
