@@ -27,6 +27,7 @@ static void refresh(struct cli_uplink *u, uint64_t now_ms)
 			stay_close_links(y, NULL, NULL, SP_REASON_CLOSED);
 			stay_drop_session(y, y->over_reason);
 		}
+		spare_act(y);
 		if (y->session)
 			sp_session_stats(y->session, &st);
 		cli_chain_busy(&u->chain, e, st.streams + st.flows > 0);

@@ -358,8 +358,7 @@ static void on_stalled(void *ctx, unsigned slot)
 			"exit=%s bytes=%" PRIu64, y->exit->is.conf->name, bytes);
 	sp_info("uplink", "carrier is silent", "exit=%s slot=%u", y->exit->is.conf->name,
 		slot);
-	if (spare_instead_of(y, a))
-		y->spare.fails = 0;
+	y->spare.instead = true; // not from inside the engine's call
 	if (attempt_is_main(a))
 		cli_chain_stalled(&y->u->chain, y->exit->index, uplink_now_ms(y->u));
 	else

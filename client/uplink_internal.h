@@ -63,6 +63,7 @@ struct spare {
 	uint64_t wanted_ms, unwanted_ms; // since; 0: it is not
 	uint64_t dial_at_ms;             // not before
 	unsigned fails;                  // dials that failed, spares that died, in a row
+	bool instead;                    // the carrier in use is silent: take over
 };
 
 struct stay {
@@ -197,8 +198,8 @@ void stay_dial_spare(struct stay *y);
 // No carrier is in use: goes on with one that lives; what cannot be gone on with is
 // closed. False: there is none.
 bool spare_take_over(struct stay *y);
-// The carrier in use is silent: a spare takes its place if there is one.
-bool spare_instead_of(struct stay *y, const struct attempt *silent);
+// If the carrier in use is silent, a spare takes its place.
+void spare_act(struct stay *y);
 void spare_failed(struct stay *y);
 bool spare_is_ready(const struct stay *y);
 uint64_t spare_decide(struct stay *y, uint64_t now_ms); // when to call again, ms

@@ -70,10 +70,13 @@ bool spare_take_over(struct stay *y)
 	return false;
 }
 
-bool spare_instead_of(struct stay *y, const struct attempt *silent)
+void spare_act(struct stay *y)
 {
-	struct attempt *a = best(y, silent);
-	return a && a->spare && reattach(y, a);
+	const struct attempt *in_use = stay_link_in_use(y);
+	struct attempt *a = y->session ? best(y, in_use) : NULL;
+	if (y->spare.instead && in_use && a && a->spare && reattach(y, a))
+		y->spare.fails = 0;
+	y->spare.instead = false;
 }
 
 // ---- keeping one ----
