@@ -128,6 +128,26 @@ void sp_carrier_reset(struct sp_carrier *c)
 	free(c);
 }
 
+#define RATE_US 20000 // period over which a rate is taken
+
+void sp_carrier_follow_rate(struct sp_carrier *c, struct sp_carrier_rate *r,
+			    size_t written, uint64_t now_us)
+{
+	uint64_t elapsed = now_us - r->since_us;
+	uint32_t lowat = SP_CARRIER_LOWAT_MIN;
+
+	r->bytes += written;
+	if (elapsed < RATE_US)
+		return;
+	while (lowat < SP_CARRIER_LOWAT_MAX && r->bytes * 200 / elapsed >= lowat * 2)
+		lowat *= 2;
+	if (lowat != r->lowat)
+		sp_carrier_set_lowat(c, (int)lowat);
+	r->lowat = lowat;
+	r->since_us = now_us;
+	r->bytes = 0;
+}
+
 enum sp_carrier_kind sp_carrier_kind(const struct sp_carrier *c)
 {
 	return c->ops->kind;

@@ -78,6 +78,18 @@ void sp_carrier_tune(struct sp_carrier *c);
 // At most this many bytes wait unsent in the kernel before the carrier is writable again
 // (TCP_NOTSENT_LOWAT); sp_carrier_tune sets 16 KB.
 void sp_carrier_set_lowat(struct sp_carrier *c, int bytes);
+// The same by rate: a fifth of a millisecond's worth, from SP_CARRIER_LOWAT_MIN to _MAX.
+// What waits in the kernel delays what is urgent by its size over the rate; 16 KB is
+// little on a slow path, on a fast one it only costs system calls.
+#define SP_CARRIER_LOWAT_MIN (16 << 10)
+#define SP_CARRIER_LOWAT_MAX (128 << 10)
+struct sp_carrier_rate { // zero to begin with
+	uint64_t since_us, bytes;
+	uint32_t lowat;
+};
+// `written` bytes were taken by the carrier now.
+void sp_carrier_follow_rate(struct sp_carrier *c, struct sp_carrier_rate *r,
+			    size_t written, uint64_t now_us);
 
 // ---- the pipe ----
 

@@ -357,7 +357,6 @@ int link_new(struct sp_link_env *env, struct sp_carrier *c, void *ctx,
 	l->carrier = c;
 	l->ctx = ctx;
 	l->batch = LINK_BATCH_MIN;
-	l->lowat = LINK_LOWAT_MIN;
 	l->can_read = l->can_write = true;
 	l->work.run = link_work;
 	l->reap.run = on_reap;

@@ -26,9 +26,6 @@
 #define LINK_OPENING_PLAIN 1280
 #define LINK_BATCH_MIN     (16 << 10)
 #define LINK_BATCH_MAX     (128 << 10)
-#define LINK_LOWAT_MIN     (16 << 10)
-#define LINK_LOWAT_MAX     (128 << 10)
-#define LINK_RATE_US       20000   // period over which the rate of a carrier is taken
 #define LINK_SILENT_US     1000000 // tls: then the cover site is connected to
 #define LINK_LINGER_US     2000000 // flush and drain after the end
 
@@ -95,9 +92,7 @@ struct sp_link {
 	enum sp_reason reason;
 	uint32_t opening; // plaintext sent in records of LINK_OPENING_PLAIN
 	uint32_t batch;
-	uint32_t lowat;      // of the carrier; see follow_rate
-	uint64_t rate_at_us; // start of the period in which rate_bytes were written
-	uint64_t rate_bytes;
+	struct sp_carrier_rate rate;
 	struct link_buf rbuf, wbuf; // an incomplete record; what the socket did not take
 	struct link_buf held;       // worker: the first record, while `attach` waits
 	bool again;                 // worker: `attach` is to be asked again

@@ -190,27 +190,6 @@ static void adapt(struct sp_link *l, size_t len, size_t taken)
 		l->batch *= 2;
 }
 
-// What waits unsent in the kernel delays what is urgent by its size over the rate. 16 KB
-// is little on a slow path; on a fast one it only costs system calls. So it follows the
-// rate: a fifth of a millisecond's worth, from 16 to 128 KB.
-static void follow_rate(struct sp_link *l, size_t written)
-{
-	uint64_t now = sp_loop_now_us(l->env->opt.loop);
-	uint64_t elapsed = now - l->rate_at_us;
-	uint32_t lowat = LINK_LOWAT_MIN;
-
-	l->rate_bytes += written;
-	if (elapsed < LINK_RATE_US)
-		return;
-	while (lowat < LINK_LOWAT_MAX && l->rate_bytes * 200 / elapsed >= lowat * 2)
-		lowat *= 2;
-	if (lowat != l->lowat)
-		sp_carrier_set_lowat(l->carrier, (int)lowat);
-	l->lowat = lowat;
-	l->rate_at_us = now;
-	l->rate_bytes = 0;
-}
-
 void link_flush_output(struct sp_link *l)
 {
 	size_t sent = 0;
@@ -229,7 +208,8 @@ void link_flush_output(struct sp_link *l)
 			(void)!link_queue(l, l->env->out + taken, len - taken);
 	}
 	if (sent && !l->failed)
-		follow_rate(l, sent);
+		sp_carrier_follow_rate(l->carrier, &l->rate, sent,
+				       sp_loop_now_us(l->env->opt.loop));
 	if (l->attached && l->keyed && l->want_output && l->can_write && !l->ended)
 		link_defer(l); // the others first
 }

@@ -36,7 +36,8 @@ struct relay {
 	struct wrk_mux_source source;
 	uint64_t home_id;
 	uint64_t to_client; // bytes
-	uint8_t *flight;    // until the pipe is opened
+	struct sp_carrier_rate rate;
+	uint8_t *flight; // until the pipe is opened
 	size_t flight_len;
 	uint8_t *up, *down; // what pipe, or client, did not take
 	size_t up_off, up_len, down_off, down_len;
@@ -298,6 +299,7 @@ static void pump_down(struct relay *r)
 			return;
 		}
 	}
+	sp_carrier_follow_rate(r->c, &r->rate, total, now_us(r));
 	if (total >= TURN_BYTES)
 		defer(r);
 }

@@ -52,6 +52,7 @@ struct wrk_trunk {
 	uint8_t *rbuf, *wbuf; // an incomplete record; what the socket did not take
 	uint32_t rlen, woff, wlen;
 	uint32_t idle_ms;
+	struct sp_carrier_rate rate;
 	uint64_t deadline_us;                 // until UP
 	uint64_t heard_us, asked_us, used_us; // asked: a PING that is unanswered, or 0
 	const char *error;                    // static; ""

@@ -14,7 +14,6 @@
 #define DEAD_US    2500000  // a PING without any answer
 #define LOOK_US    250000   // the timer's period with carriers
 #define TURN_BYTES (1 << 20)
-#define LOWAT      32768
 #define CLOSE_TYPE 0x1b
 #define REKEY_TYPE 0x1d
 
@@ -156,6 +155,8 @@ static void write_out(struct wrk_trunk *k)
 			send_bytes(k, out, len);
 		sent += len;
 	}
+	if (!k->reason && sent)
+		sp_carrier_follow_rate(k->carrier, &k->rate, sent, now_us(k));
 	if (!k->reason && k->can_write && k->want_output)
 		defer(k); // the others first
 }
@@ -200,7 +201,6 @@ static int come_up(struct wrk_trunk *k, const struct sp_hs_keys *keys)
 		err = wrk_mux_new(&o, &k->mux);
 	if (err)
 		return err;
-	sp_carrier_set_lowat(k->carrier, LOWAT);
 	k->idle_ms = t->opt.limits.idle_ms;
 	k->state = TRUNK_UP;
 	k->was_up = true;
