@@ -2,7 +2,7 @@
 about the worker in use in survivalclaims.py, those about the fleet in fleetclaims.py."""
 import fleetclaims
 import survivalclaims
-from survivalclaims import FILE, KILLS, alive, of, worst
+from survivalclaims import KILLS, alive, of, worst
 
 RESETS = 10
 # What is promised, and an allowance for a machine with two busy cores. The pause of an
@@ -23,7 +23,7 @@ def judge(report):
 
 def _whole(r):
     runs = r["sallyport"]
-    asked = [q for q in r["requests"] if q["path"] == FILE]
+    asked = [q for q in r["requests"] if q["path"] == "/file?sallyport"]
     ok = (len(runs) == 1 and runs[0]["curl_exit"] == 0
           and runs[0]["received"] == r["size"] and runs[0]["sha256"] == r["sha256"]
           and len(asked) == 1)

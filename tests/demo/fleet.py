@@ -91,8 +91,18 @@ class Fleet:
     def client_argv(self, *command):
         return self.argv("sallyport", "client", *command)
 
-    def worker_argv(self, name):
-        return self.argv("sallyport-worker", f"worker-{name}")
+    def worker_argv(self, name, *command):
+        """Each worker's program is a file of its own, which can be replaced."""
+        return [self.path(f"worker-{name}", "sallyport-worker"), *command, "-c",
+                self.path(f"worker-{name}", "config.yaml")]
+
+    def install(self, name, data):
+        """Puts another program there, at once, as package managers do."""
+        path = self.worker_argv(name)[0]
+        with open(path + ".new", "wb") as f:
+            f.write(data)
+        os.chmod(path + ".new", 0o755)
+        os.rename(path + ".new", path)
 
     def controller_argv(self):
         return self.argv("sallyport-controller", "controller")
@@ -143,6 +153,8 @@ class Fleet:
                 "cover": fleetfiles.loopback(origin_port),
                 "tls": {"certificate": "cert.pem", "key": "key.pem"}})
             self._certificate(node)
+            with open(self.program("sallyport-worker"), "rb") as f:
+                self.install(node.name, f.read())
         for name in VANTAGES:
             self._write(f"vantage-{name}", fleetfiles.vantage_config(self.vantage_admin[name]))
         with open(self.path("controller", "signing.pub"), encoding="ascii") as f:
@@ -262,6 +274,10 @@ class Fleet:
     def worker_metrics(self, name):
         return parse_metrics(http_get(self.nodes[name].agent_admin, "/metrics")[1])
 
+    def exit_metrics(self, name):
+        """Those of the exit process itself; worker_metrics() has the agent's."""
+        return parse_metrics(http_get(self.nodes[name].admin, "/metrics")[1])
+
     # ---- hurting ----
 
     def kill(self, name):
@@ -276,12 +292,24 @@ class Fleet:
         return pids
 
     def exit_pid(self, name):
-        """The exit process of a worker, the only child of its keeper; None: there is none."""
-        pid = self.nodes[name].proc.pid
-        with contextlib.suppress(OSError), open(f"/proc/{pid}/task/{pid}/children",
-                                                encoding="ascii") as f:
-            return next(map(int, f.read().split()), None)
+        """The exit process of a worker; None: there is none."""
+        for pid in self.procs.tree(self.nodes[name].proc):
+            with contextlib.suppress(OSError), open(f"/proc/{pid}/comm", encoding="ascii") as f:
+                if f.read() == "sallyport-exit\n":
+                    return pid
         return None
+
+    def upgrade(self, name):
+        """sallyport-worker --upgrade, to its end: (exit status, what it said)."""
+        done = subprocess.run([self.program("sallyport-worker"), "--upgrade",
+                               *self.worker_argv(name)[1:]], check=False, capture_output=True,
+                              text=True, stdin=subprocess.DEVNULL, timeout=START_S)
+        return done.returncode, (done.stdout + done.stderr).strip()
+
+    def exit_of_client(self, name):
+        """What the client says of one exit, or {}."""
+        exits = (self.status() or {}).get("exits", [])
+        return next((e for e in exits if e["name"] == name), {})
 
     def stop_worker(self, name):
         """SIGSTOP to all processes of a worker: its port stays open."""

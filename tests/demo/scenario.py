@@ -7,8 +7,8 @@ from lookups import Lookups
 from place import ADDRESS, ZONE
 from operations import Operations
 from procs import wait_until
-from survival import Survival
-from survivalclaims import FILE, KILLS
+from survival import FILE, Survival
+from survivalclaims import KILLS
 from timeline import GREEN, GREY, RED, grouped
 from transfer import Transfer
 
@@ -88,6 +88,9 @@ class Scenario:
             for number in range(1, RESETS + 1):
                 self._event("reset", number, self._cut("reset"))
             self._crashes()
+            self._event("rollback", 0, self.survival.rollback)
+            self._event("upgrade", 0, self.survival.upgrade)
+            self._event("blocked", 0, self._blocked)
             self._event("freeze", 0, self._cut("freeze"))
             self.place.hurry("sallyport")
             wait_until(lambda: self.ours.now.over, place.size / place.rate + SETTLE_S,
@@ -117,6 +120,14 @@ class Scenario:
             return {"carriers": self.place.cutter(f"{command} {path}")[0],
                     "peer_connections": self.place.cutter(f"{command} ss")[0]}
         return cut
+
+    def _blocked(self, path):
+        """That worker's address, and the path of shadowsocks for as long."""
+        peer = self.place.cutter("hole ss")[0]
+        try:
+            return {"peer_connections": peer, **self.survival.block(path)}
+        finally:
+            self.place.cutter("thaw ss")
 
     def _apply(self, _path):
         """A rule more in the exit policy, of every worker."""
@@ -194,12 +205,17 @@ def _event_line(event):
     ours, theirs = event["sallyport"], event["shadowsocks"]
     carriers = f"{event.get('carriers')} carrier(s) of worker {event['path']}"
     applied, exits = event.get("config", {}), event.get("exit_process", {})
+    new, blocked = event.get("installed", {}), event.get("blocked", {})
     what = {"nothing": "undisturbed",
             "apply": f"apply    in force on {len(applied.get('acks_ms', []))} workers after "
                      f"{applied.get('last_ack_ms') or 0:.0f} ms",
             "reset": f"{event['event']:8} RST to {carriers}",
             "crash": f"{event['event']:8} kill -9 of exit {event['path']}: pid {exits.get('pid')} -> "
                      f"{exits.get('pid_after')}",
+            "rollback": f"rollback a broken program for worker {event['path']}: status "
+                        f"{new.get('status')}",
+            "upgrade": f"upgrade  {event['path']} runs {new.get('version_after')}",
+            "blocked": f"blocked  address of {event['path']}; through {blocked.get('via')}",
             "freeze": f"freeze   {carriers} go silent"}[event["kind"]]
     us = f"paused {ours['stall_ms']:.0f} ms" if ours["alive"] else "DIED"
     them = ("goes on" if theirs["alive"] else

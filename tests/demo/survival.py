@@ -1,15 +1,22 @@
-"""What is done to the worker in use while a download goes on through it, and an upload beside:
-its exit process killed, again and again. It only does and measures; survivalclaims.py judges.
-What is done to carriers: scenario.py."""
+"""What is done to the worker in use while a download goes on through it: its exit process killed
+again and again, under an upload beside; a broken program and a new one installed; its address
+blocked for the client. It only does and measures; survivalclaims.py judges. What is done to
+carriers: scenario.py."""
 import contextlib
 import os
 import signal
+import subprocess
+import time
 
 from operations import ms_since
 from procs import BenchError, wait_until
 from timeline import GREEN, RED, grouped
 from transfer import Upload
 
+FILE = "/file?sallyport"
+LOOK_EACH_S = 0.05   # a look at the client's status is a process
+RELAYED_S = 1.5      # of the download, to be seen
+VIA_S, DIRECT_S = 5, 10
 BACK_S = 5           # another exit process is there long before, or never
 UPLOAD_RATE = 2_000_000
 UPLOAD_ENDS_S = 10
@@ -72,3 +79,76 @@ class Survival:
     def _other_exit(self, path, pid):
         now = self.fleet.exit_pid(path)
         return now if now != pid and self.fleet.nodes[path].proc.poll() is None else None
+
+    # ---- another program is installed ----
+
+    def rollback(self, path):
+        """A program that passes its own check and crashes when it runs is installed."""
+        with open(os.path.join(self.place.build, "tools", "worker-crash"), "rb") as f:
+            return self._upgrade(path, f.read())
+
+    def upgrade(self, path):
+        """The same program is installed as a version that differs in one digit."""
+        old, _, commit = self._version(self.fleet.program("sallyport-worker")).partition("+")
+        new = old[:-1] + str((int(old[-1]) + 1) % 10)
+        with open(self.fleet.program("sallyport-worker"), "rb") as f:
+            data = f.read().replace(f"{old}+{commit}".encode(), f"{new}+{commit}".encode())
+        return self._upgrade(path, data)
+
+    @staticmethod
+    def _version(program):
+        return subprocess.run([program, "--version"], check=True, capture_output=True, text=True,
+                              stdin=subprocess.DEVNULL).stdout.split()[1]
+
+    def _running(self, path):
+        """(pid of the exit process, version that it says)"""
+        name = next((n for n in self.fleet.exit_metrics(path) if "build_info{" in n), "")
+        return self.fleet.exit_pid(path), name.partition('version="')[2].partition('"')[0]
+
+    def _upgrade(self, path, program):
+        (pid, version), began = self._running(path), self.timeline.now()
+        self.fleet.install(path, program)
+        status, said = self.fleet.upgrade(path)
+        ms = ms_since(began)
+        self.place.note_pids()
+        pid_after, version_after = self._running(path)
+        return {"installed": {"pid": pid, "pid_after": pid_after, "version": version,
+                              "version_after": version_after, "status": status, "said": said,
+                              "ms": ms}}
+
+    # ---- the address is blocked ----
+
+    def block(self, path):
+        """Whatever the client has with or sends to that worker's address vanishes, and only the
+        client's; until the download was seen to go on through another worker."""
+        fleet, cutter = self.fleet, self.place.cutter
+        report = {"home": path, "session": fleet.exit_of_client(path).get("session")}
+        began, before = self.timeline.now(), self.place.busy()
+        report["carriers"] = cutter(f"hole {path} {fleet.client.pid}")[0]
+        try:
+            with contextlib.suppress(BenchError):  # what is missing is judged
+                report["via"] = self._until(path, lambda e: e.get("via"), VIA_S)["via"]
+                report["via_ms"] = ms_since(began)
+                time.sleep(RELAYED_S)
+                report["at_origin"] = self.place.at_origin(FILE)
+                report["session_via"] = fleet.exit_of_client(path).get("session")
+                report["relay_bytes"] = cutter.carried(report["via"]) - before[report["via"]]
+            report["health"] = fleet.health()[path]["health"]
+        finally:
+            cutter(f"thaw {path}")
+        thawed = self.timeline.now()
+        with contextlib.suppress(BenchError):
+            self._until(path, lambda e: e.get("session") and not e.get("via")
+                        and e.get("state") != "relayed", DIRECT_S)
+            report["direct_ms"] = ms_since(thawed)
+        return {"carriers": report["carriers"], "blocked": report}
+
+    def _until(self, path, condition, seconds):
+        """What the client says of that exit, as soon as it is so."""
+        def look():
+            seen = self.fleet.exit_of_client(path)
+            if condition(seen):
+                return seen
+            time.sleep(LOOK_EACH_S)
+            return None
+        return wait_until(look, seconds, f"the client's word of {path}")

@@ -8,9 +8,12 @@
 //   freeze NAME   connections that stand now forward nothing  -> ok freeze NAME COUNT
 //   thaw NAME     they go on                                  -> ok thaw NAME COUNT
 //   hole NAME     as freeze, and new connections are swallowed too; thaw undoes it
+//   hole NAME PID the same for what process PID connects, and for nobody else: found by
+//                 the socket's inode in /proc, so PID must be the caller's to look at
 //   count NAME    -> ok count NAME CONNECTIONS BYTES
 // Ends at end of input.
 #include <arpa/inet.h>
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <netinet/in.h>
@@ -50,6 +53,7 @@ struct path {
 	char name[32];
 	int target_port;
 	bool hole;
+	long hole_pid; // the hole is for this process alone; 0: for all
 	unsigned long long bytes;
 	LIST_HEAD(, conn) conns;
 };
@@ -109,6 +113,57 @@ static void reap(void)
 	}
 }
 
+// Inode of the socket of loopback that is connected from `port` to `to`; 0: none.
+static unsigned long inode_of(int port, int to)
+{
+	unsigned long inode, found = 0;
+	char line[512];
+	unsigned local, remote;
+	FILE *f = fopen("/proc/net/tcp", "re");
+	while (f && !found && fgets(line, sizeof(line), f))
+		if (sscanf(line,
+			   "%*d: %*8x:%4x %*8x:%4x %*x %*x:%*x %*x:%*x %*x %*u %*u %lu",
+			   &local, &remote, &inode) == 3 &&
+		    (int)local == port && (int)remote == to)
+			found = inode;
+	if (f)
+		fclose(f);
+	return found;
+}
+
+// Whether `pid` holds that socket; -1: its descriptors cannot be looked at.
+static int holds(long pid, unsigned long inode)
+{
+	char path[64], want[64], is[64];
+	struct dirent *e;
+	int found = 0;
+	snprintf(path, sizeof(path), "/proc/%ld/fd", pid);
+	snprintf(want, sizeof(want), "socket:[%lu]", inode);
+	DIR *d = opendir(path);
+	if (!d)
+		return -1;
+	while (!found && (e = readdir(d))) {
+		ssize_t n = readlinkat(dirfd(d), e->d_name, is, sizeof(is) - 1);
+		is[n > 0 ? n : 0] = '\0';
+		found = strcmp(is, want) == 0;
+	}
+	closedir(d);
+	return found;
+}
+
+// Whether an accepted connection is of those that the hole is for.
+static bool is_swallowed(const struct path *p, int fd)
+{
+	struct sockaddr_in from, to;
+	socklen_t a = sizeof(from), b = sizeof(to);
+	if (p->hole_pid == 0)
+		return true;
+	return getpeername(fd, (struct sockaddr *)&from, &a) == 0 &&
+	       getsockname(fd, (struct sockaddr *)&to, &b) == 0 &&
+	       holds(p->hole_pid, inode_of(ntohs(from.sin_port), ntohs(to.sin_port))) ==
+		       1;
+}
+
 static void path_accept(struct path *p)
 {
 	for (;;) {
@@ -131,7 +186,7 @@ static void path_accept(struct path *p)
 		int one = 1;
 		setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
 		c->path = p;
-		c->frozen = p->hole;
+		c->frozen = p->hole && is_swallowed(p, fd);
 		c->h[0] = (struct half){.c = c, .fd = fd};
 		c->h[1] = (struct half){.c = c, .fd = out};
 		LIST_INSERT_HEAD(&p->conns, c, link);
@@ -207,25 +262,30 @@ static struct path *path_find(const char *name)
 static void command(char *line)
 {
 	char verb[16], name[32];
+	long pid = 0;
 	struct path *p;
-	if (sscanf(line, "%15s %31s", verb, name) != 2 || !(p = path_find(name))) {
+	if (sscanf(line, "%15s %31s %ld", verb, name, &pid) < 2 ||
+	    !(p = path_find(name)) || (pid && holds(pid, 0) < 0)) {
 		printf("error %s\n", line);
 		return;
 	}
 	int n = 0;
 	struct conn *c;
-	if (strcmp(verb, "hole") == 0)
+	bool hole = strcmp(verb, "hole") == 0;
+	if (hole) {
 		p->hole = true;
+		p->hole_pid = pid;
+	}
 	if (strcmp(verb, "thaw") == 0)
 		p->hole = false;
 	LIST_FOREACH(c, &p->conns, link)
 	{
-		if (c->dead)
+		if (c->dead || (hole && !is_swallowed(p, c->h[0].fd)))
 			continue;
 		n++;
 		if (strcmp(verb, "reset") == 0) {
 			conn_end(c, true);
-		} else if (strcmp(verb, "freeze") == 0 || strcmp(verb, "hole") == 0) {
+		} else if (strcmp(verb, "freeze") == 0 || hole) {
 			c->frozen = true;
 		} else if (strcmp(verb, "thaw") == 0) {
 			c->frozen = false;
