@@ -17,6 +17,7 @@ sys.path[1:1] = [os.path.join(HERE, "..", folder) for folder in ("bench", "commo
 import claims
 import measure
 import playground
+import survivalclaims
 from fleet import REGION_OF
 from place import Place, missing
 from procs import BenchError, descendants
@@ -32,7 +33,7 @@ def options():
     p.add_argument("--report", default="build/demo/report.json")
     p.add_argument("--playground", action="store_true", help="start everything and wait")
     p.add_argument("--logs", action="store_true", help="keep the logs of a good run too")
-    p.add_argument("--bytes", type=int, default=320 * MB)
+    p.add_argument("--bytes", type=int, default=440 * MB)
     p.add_argument("--rate", type=int, default=8 * MB, help="of the origin, bytes a second")
     p.add_argument("--seed", type=int, default=int(time.time()), help="of the content")
     return p.parse_args()
@@ -80,6 +81,30 @@ def show_tables(timeline, report):
                     "shadowsocks: stall ms", "bytes lost", "SHA-256"], rows)
 
 
+def survived(report):
+    """Rows of that table: what the worker in use went through under the download."""
+    event = {e["kind"]: e for e in report["events"]}
+    crash, upload = event["crash"], report["upload"]
+    broken, new = event["rollback"]["installed"], event["upgrade"]["installed"]
+    b = event["blocked"]["blocked"]
+    at = crash["origin"]
+    port, same = (", ".join(map(str, e.get("ports", []))) for e in (at, b.get("at_origin", {})))
+    return [
+        [f"exit of worker {crash['path']} killed", f"the last of {survivalclaims.KILLS}: another "
+         "process", crash["exit_process"].get("back_ms")],
+        ["", f"source port at the origin {port}, socket {at.get('inode')}", ""],
+        ["", f"upload beside: {grouped(upload['sent'])} bytes, "
+             f"{'equal' if upload['sha256'] == upload['sha256_of_origin'] else 'DIFFERS'}", ""],
+        ["a broken program installed", f"exit status {broken['status']}, "
+         f"{broken['version_after']} goes on", broken["ms"]],
+        ["a new program installed", f"{new['version']} -> {new['version_after']}", new["ms"]],
+        [f"address of {b['home']} blocked", f"the client goes on through {b.get('via')}",
+         b.get("via_ms")],
+        ["", f"source port {same}, {grouped(b.get('relay_bytes', 0))} bytes relayed; to the health "
+             f"checkers {b.get('health')}", ""],
+        ["", "direct again, once unblocked", b.get("direct_ms")]]
+
+
 def show_fleet(timeline, report):
     """What was done to the fleet: a row for each thing that came of it."""
     a, b, k = report["apply"], report["broken"], report["kill"]
@@ -112,6 +137,7 @@ def show_fleet(timeline, report):
         ["", "with the client, since the start of both", back.get("client_ms")],
         ["user revoked", f"the download ends: curl exit {v['curl_exit']}", v["ended_ms"]],
         ["", f"a new request is refused: curl exit {v['new_exit']}", v["refused_ms"]]]
+    rows[1:1] = survived(report)
     timeline.show()
     timeline.table(["the fleet", "what came of it", "after ms"],
                    [[what, came, "never" if value is None else value if value == "" else

@@ -164,7 +164,7 @@ class Scenario:
             "shadowsocks": self._peer_event(theirs, theirs_before, began, ended)}
         self.events.append(event)
         self.timeline.say(*_event_line(event), at=began)
-        for downloads in (self.ours, self.theirs):
+        for downloads in (self.ours, self.theirs, self.bare):
             if downloads.now.over:
                 downloads.begin()
 
@@ -212,13 +212,14 @@ def _event_line(event):
             "reset": f"{event['event']:8} RST to {carriers}",
             "crash": f"{event['event']:8} kill -9 of exit {event['path']}: pid {exits.get('pid')} -> "
                      f"{exits.get('pid_after')}",
-            "rollback": f"rollback a broken program for worker {event['path']}: status "
+            "rollback": f"rollback {event['path']} is given a broken program: status "
                         f"{new.get('status')}",
-            "upgrade": f"upgrade  {event['path']} runs {new.get('version_after')}",
-            "blocked": f"blocked  address of {event['path']}; through {blocked.get('via')}",
+            "upgrade": f"upgrade  {event['path']} now runs {new.get('version_after')}",
+            "blocked": f"blocked  the address of {event['path']}: through "
+                       f"{blocked.get('via')}",
             "freeze": f"freeze   {carriers} go silent"}[event["kind"]]
     us = f"paused {ours['stall_ms']:.0f} ms" if ours["alive"] else "DIED"
     them = ("goes on" if theirs["alive"] else
             "hangs" if theirs["hangs"] else f"died ({theirs['curl_says']})")
-    return (f"{what:46}  sallyport: {us:15}  shadowsocks: {them}",
+    return (f"{what:48}  sallyport: {us:15}  shadowsocks: {them}",
             GREEN if ours["alive"] else RED)

@@ -98,7 +98,7 @@ def good_report():
                                                   "back_ms": 20.0}} for n in range(10)]
     return {**good_fleet(dns), "size": 5, "sha256": "aa", "seconds": 50.0,
             "events": [event("reset") for _ in range(10)] + [event("freeze"), event("apply")]
-            + crashes,
+            + crashes + good_installs(event),
             "upload": {"curl_exit": 0, "requests": 1, "sent": 3, "sha256": "bb",
                        "sha256_of_origin": "bb", "at_origin": [
                            {"size": 3, "sha256": "bb", "lost": 0, "doubled": 0, "wrong": 0}]},
@@ -107,6 +107,20 @@ def good_report():
             "client": {"exits": [{"resumes": 21, "homes_lost": 0}]},
             "requests": [{"path": "/file?sallyport"}], "dns": dns,
             }
+
+
+def good_installs(event):
+    """Events 22 to 24."""
+    broken = {"status": 70, "said": "rolled back: signal 6", "version": "1", "version_after": "1",
+              "pid": 1, "pid_after": 2}
+    new = {"status": 0, "said": "upgraded", "version": "1", "version_after": "2", "pid": 1,
+           "pid_after": 2}
+    origin = {"requests": 1, "ports": [7], "established": True, "inode": 8}
+    blocked = {"home": "a", "via": "b", "session": "ab", "session_via": "ab", "carriers": 1,
+               "relay_bytes": 5_000_000, "health": "healthy", "at_origin": origin,
+               "direct_ms": 20.0}
+    return [event("rollback") | {"installed": broken}, event("upgrade") | {"installed": new},
+            event("blocked") | {"blocked": blocked}]
 
 
 def good_fleet(dns):
@@ -164,6 +178,28 @@ class ClaimsCanFail(unittest.TestCase):
         (("upload", "sent"), 4), (("upload", "sha256_of_origin"), ""),
         (("upload", "at_origin", 0, "sha256"), "cc"), (("upload", "at_origin", 0, "lost"), 1),
         (("upload", "at_origin", 0, "wrong"), 1), (("seconds",), 91.0),
+        (("events", 22, "installed", "status"), 0), (("events", 22, "installed", "said"), "no"),
+        (("events", 22, "installed", "version_after"), "2"),
+        (("events", 22, "sallyport", "alive"), False),
+        (("events", 22, "sallyport", "stall_ms"), 9000.0),
+        (("events", 23, "installed", "status"), 70), (("events", 23, "installed", "pid_after"), 1),
+        (("events", 23, "installed", "version_after"), "1"),
+        (("events", 23, "installed", "version_after"), ""),
+        (("events", 23, "sallyport", "alive"), False),
+        (("events", 23, "sallyport", "stall_ms"), 9000.0), (("events", 23, "kind"), "apply"),
+        (("events", 24, "kind"), "apply"), (("events", 24, "sallyport", "alive"), False),
+        (("events", 24, "sallyport", "stall_ms"), 9000.0),
+        (("events", 24, "blocked", "carriers"), 0), (("events", 24, "blocked", "via"), ""),
+        (("events", 24, "blocked", "via"), "a"), (("events", 24, "blocked", "relay_bytes"), 5),
+        (("events", 24, "blocked", "session_via"), "cd"),
+        (("events", 24, "blocked", "health"), "down"),
+        (("events", 24, "blocked", "at_origin"), {}),
+        (("events", 24, "blocked", "at_origin", "ports"), [9]),
+        (("events", 24, "blocked", "at_origin", "inode"), 9),
+        (("events", 24, "blocked", "at_origin", "requests"), 2),
+        (("events", 24, "blocked", "at_origin", "established"), False),
+        (("events", 24, "blocked", "direct_ms"), None),
+        (("events", 24, "blocked", "direct_ms"), 90000.0),
         (("client", "exits", 0, "homes_lost"), 1), (("client",), None),
         (("dns", "unanswered"), 1), (("dns", "asked"), 0),
         (("kill", "curl_exit"), 7), (("kill", "equal"), False),
