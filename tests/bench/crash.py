@@ -36,6 +36,7 @@ def quantile(values, q):
 def measure(lab, flows, kills, report):
     worker = lab.worker(f"worker{flows}", limits=LIMITS, log={"level": "info"})
     client = lab.client(f"client{flows}", [worker], passport={"max_streams": 20000},
+                        limits={"connections": 20000, "streams": 20000},
                         log={"level": "info"})
     hold = subprocess.Popen([harness.BUILD / "bench" / "flowhold", "--socks", str(client.socks),
                              "--flows", str(flows)], stdin=subprocess.PIPE,
