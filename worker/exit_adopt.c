@@ -7,16 +7,24 @@
 #include "worker/exit_internal.h"
 #include "worker/offsets.h"
 
-// A descriptor that is a socket of this type and nobody's yet.
+// A descriptor that was inherited and is nobody's yet.
+static bool own_any(int fd, bool *owned, int n_owned)
+{
+	if (fd < 0 || fd >= n_owned || owned[fd])
+		return false;
+	owned[fd] = true;
+	return true;
+}
+
+// The same, and a socket of this type.
 static bool own(int fd, int type, bool *owned, int n_owned)
 {
 	int is = 0;
 	socklen_t len = sizeof(is);
-	if (fd < 0 || fd >= n_owned || owned[fd] ||
-	    getsockopt(fd, SOL_SOCKET, SO_TYPE, &is, &len) || is != type)
+	if (!own_any(fd, owned, n_owned))
 		return false;
-	owned[fd] = true;
-	return true;
+	owned[fd] = !getsockopt(fd, SOL_SOCKET, SO_TYPE, &is, &len) && is == type;
+	return owned[fd];
 }
 
 static void drop(int32_t *fd, bool *owned, int n_owned)
@@ -96,7 +104,7 @@ static enum wrk_exit_taken adopt_open(struct wrk_exit_session *es,
 	if (r->fd[1] != fd)
 		drop(&r->fd[1], owned, n_owned);
 	r->fd[1] = SP_STREAM_DESC_NONE;
-	if (fd >= 0 && (!own(fd, SOCK_STREAM, owned, n_owned))) {
+	if (fd >= 0 && !own_any(fd, owned, n_owned)) {
 		r->fd[0] = fd = SP_STREAM_DESC_NONE;
 		found.head = head - 1; // what came of it nobody knows: not to be believed
 	} else if (fd >= 0 && !correct(fd, r, &found)) {
@@ -105,7 +113,8 @@ static enum wrk_exit_taken adopt_open(struct wrk_exit_session *es,
 		fd = SP_STREAM_DESC_NONE;
 		found.head = head - 1;
 	}
-	bound_of(fd, &found.bound);
+	if (r->acked == 0) // only then the client may not have been told
+		bound_of(fd, &found.bound);
 	if (sp_stream_adopt(engine, record, &found, NULL, &st)) {
 		if (fd >= 0) {
 			owned[fd] = false;

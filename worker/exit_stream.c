@@ -529,9 +529,7 @@ int exit_stream_take(struct wrk_exit_session *es, struct sp_stream *st, int fd)
 		stream_drain(s, SP_REASON_PEER_RESET);
 		return 0;
 	}
-	s->readable = true; // perhaps
-	if (!s->source_fin)
-		queue(s);
+	// What there is to read is the first event of a socket that was just added.
 	check_complete(s);
 	return 0;
 }

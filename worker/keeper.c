@@ -1,6 +1,5 @@
 #include "worker/keeper.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <sched.h>
@@ -90,36 +89,35 @@ static int open_old(struct keeper *k, const char *text)
 
 // ---- the exit ----
 
-// Marks grow with the descriptors that are met; those between are not inherited.
-static int mark_inherited(struct wrk_kept *k, int fd)
+// Places in the table of descriptors: all that are open lie below. -errno.
+static int table_size(void)
 {
-	if (fd >= k->n_taken) {
-		int n = fd + 256;
-		bool *taken = realloc(k->taken, (size_t)n * sizeof(*taken));
-		if (!taken)
-			return -ENOMEM;
-		for (int i = k->n_taken; i < n; i++)
-			taken[i] = true;
-		k->taken = taken;
-		k->n_taken = n;
-	}
-	k->taken[fd] = false;
-	return 0;
+	char line[256];
+	int n = -ENOENT;
+	FILE *f = fopen("/proc/self/status", "re");
+	if (!f)
+		return -errno;
+	while (n < 0 && fgets(line, sizeof(line), f))
+		if (sscanf(line, "FDSize: %d", &n) != 1)
+			n = -ENOENT;
+	fclose(f);
+	return n;
 }
 
+// Asking for each is cheaper by far than listing /proc/self/fd, which makes an inode for
+// each.
 static int list_inherited(struct wrk_kept *k)
 {
-	int err = 0;
-	DIR *d = opendir("/proc/self/fd");
-	if (!d)
-		return -errno;
-	for (struct dirent *e; !err && (e = readdir(d));) {
-		int fd = atoi(e->d_name);
-		if (fd > 2 && fd != dirfd(d) && fd != k->fd)
-			err = mark_inherited(k, fd);
-	}
-	closedir(d);
-	return err;
+	int n = table_size();
+	if (n < 0)
+		return n;
+	k->taken = malloc((size_t)n * sizeof(*k->taken) + 1);
+	if (!k->taken)
+		return -ENOMEM;
+	for (int fd = 0; fd < n; fd++)
+		k->taken[fd] = fd < 3 || fd == k->fd || fcntl(fd, F_GETFD) < 0;
+	k->n_taken = n;
+	return 0;
 }
 
 void wrk_kept_signals(sigset_t *ret)

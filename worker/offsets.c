@@ -33,20 +33,20 @@ static int get_info(int fd, struct tcp_info *ret)
 	return len < offsetof(struct tcp_info, tcpi_bytes_retrans) + 8 ? -ENOSYS : 0;
 }
 
-// Counters and queue of the same moment: bytes may arrive between the two calls.
+// Counters and queue of the same moment: bytes may arrive between the calls. Nobody reads
+// here, so a queue as long as before has got none; a FIN alone does not make it longer,
+// and whether it came is told with the counters.
 static int get_queue(int fd, struct tcp_info *info, int *ret_unread)
 {
-	struct tcp_info again;
-	int err = get_info(fd, info);
-	while (!err) {
-		if (ioctl(fd, SIOCINQ, ret_unread))
-			return -errno;
-		err = get_info(fd, &again);
-		if (!err && again.tcpi_bytes_received == info->tcpi_bytes_received &&
-		    again.tcpi_state == info->tcpi_state)
-			break;
-		*info = again;
-	}
+	int before, err;
+	if (ioctl(fd, SIOCINQ, ret_unread))
+		return -errno;
+	do {
+		before = *ret_unread;
+		err = get_info(fd, info);
+		if (!err && ioctl(fd, SIOCINQ, ret_unread))
+			err = -errno;
+	} while (!err && *ret_unread != before);
 	return err;
 }
 
