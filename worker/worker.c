@@ -468,11 +468,16 @@ static int make_dialer(struct wrk_worker *w)
 	return wrk_dialer_new(&o, &w->dialer);
 }
 
-static uint64_t boottime_us(void)
+static uint64_t clock_us(clockid_t clock)
 {
 	struct timespec t;
-	clock_gettime(CLOCK_BOOTTIME, &t);
+	clock_gettime(clock, &t);
 	return (uint64_t)t.tv_sec * 1000000 + (uint64_t)t.tv_nsec / 1000;
+}
+
+static uint64_t boottime_us(void)
+{
+	return clock_us(CLOCK_BOOTTIME);
 }
 
 // A region of other sizes, if a new process is to have them.
@@ -524,15 +529,27 @@ static int adopt_arena(struct wrk_worker *w, const struct sp_arena_options *want
 	return convert_arena(w, want, at);
 }
 
+// Whoever finds this process dead knows for which session it worked.
+static void begin_marking(struct wrk_worker *w)
+{
+	sp_arena_set_mark(w->arena, &w->kept->life->mark);
+}
+
 // What another process of this worker left. False: nothing that can be used.
 static bool inherit_arena(struct wrk_worker *w, const struct sp_arena_options *want)
 {
 	uint32_t has = 0;
+	uint64_t began = boottime_us();
 	int err = adopt_arena(w, want);
+	w->adopt_us = boottime_us() - began;
 	if (!err) {
 		w->lasting = sp_arena_program(w->arena, &has);
-		if (has == want->program_bytes)
+		if (has == want->program_bytes) {
+			begin_marking(w);
+			w->quarantined = wrk_quarantine_judge(w->quarantine,
+							      w->kept->life, w->arena);
 			return true;
+		}
 		sp_arena_leave(w->arena);
 		w->arena = NULL;
 		err = SP_E_VERSION;
@@ -560,6 +577,8 @@ static int make_arena(struct wrk_worker *w)
 		.memory_bytes = (uint64_t)c->limits.memory_bytes,
 		.program_bytes = bytes,
 	};
+	if (w->kept)
+		w->quarantine = wrk_quarantine_of(w->kept->life);
 	w->heir = w->kept && w->kept->heir && inherit_arena(w, &a);
 	if (w->heir)
 		return 0;
@@ -569,8 +588,10 @@ static int make_arena(struct wrk_worker *w)
 			  : sp_arena_new(&a, &w->arena);
 	if (err)
 		return err;
-	if (w->kept)
+	if (w->kept) {
 		w->kept->arena_at = WRK_LIFE_BYTES;
+		begin_marking(w);
+	}
 	w->lasting = sp_arena_program(w->arena, &bytes);
 	randombytes_buf(w->lasting->boot_key, sizeof(w->lasting->boot_key));
 	randombytes_buf(&w->lasting->boot_id, sizeof(w->lasting->boot_id));
@@ -654,11 +675,12 @@ static void tell_taken(struct wrk_worker *w)
 		sp_info("worker", "took over",
 			"sessions=%u streams=%u flows=%u redial=%u lost=%u "
 			"repaired_bytes=%" PRIu64 " orphans=%u quarantined=%u us=%" PRIu64
-			" exec_us=%" PRIu64 " adopt_us=%" PRIu64 " life=%u",
+			" exec_us=%" PRIu64 " adopt_us=%" PRIu64 " cpu_us=%" PRIu64
+			" life=%u",
 			w->found.sessions, w->found.streams, w->found.flows,
 			w->found.redial, w->found.lost, w->found.repaired_bytes,
 			w->orphans, w->quarantined, w->took_over_us, w->exec_us,
-			w->adopt_us, l->lives);
+			w->adopt_us, clock_us(CLOCK_PROCESS_CPUTIME_ID), l->lives);
 }
 
 static void on_tick(void *ctx)
