@@ -1,10 +1,12 @@
 #include "worker/metrics.h"
 
 #include <stddef.h>
+#include <string.h>
 
 #include "lib/file.h"
 #include "lib/log.h"
 #include "lib/version.h"
+#include "worker/heir.h"
 #include "worker/keeper_upgrade.h"
 
 // ---- the table ----
@@ -18,6 +20,20 @@
 	  "When the config in force was taken")                                          \
 	X(reloads, COUNTER, "result", NULL,                                              \
 	  "Reloads in place, and any that were refused")                                 \
+	X(adoptions, COUNTER, "cause", NULL,                                             \
+	  "Times that a new process took over, by what ended the last one")              \
+	X(adoption_seconds, HISTOGRAM, NULL, NULL,                                       \
+	  "From the end of one process until the next had taken over")                   \
+	X(adoption_last_seconds, GAUGE, "part", NULL,                                    \
+	  "The last of these: keeper's exec, start of the process, adoption")            \
+	X(adoption_repaired_bytes, COUNTER, NULL, NULL,                                  \
+	  "Stream bytes that only the kernel knew of")                                   \
+	X(adoption_lost, COUNTER, NULL, NULL,                                            \
+	  "Sessions, streams and flows whose records could not be")                      \
+	X(adoption_orphans, COUNTER, NULL, NULL, "Descriptors that no record knew")      \
+	X(quarantines, COUNTER, NULL, NULL,                                              \
+	  "Sessions ended because their work crashed the worker again")                  \
+	X(crash_drained, GAUGE, NULL, NULL, "1 while crashes keep new sessions away")    \
 	X(upgrades, COUNTER, "result", NULL,                                             \
 	  "New processes of an installed program; rolled-back: the old one went on")     \
 	X(upgrade_stall_seconds, HISTOGRAM, NULL, NULL,                                  \
@@ -179,6 +195,40 @@ static void put_upgrades(const struct wrk_upgrade *u, struct sp_metrics_writer *
 	sp_metrics_histogram(m, &h, NULL);
 }
 
+static void put_seconds(struct sp_metrics_writer *m, const char *part, uint64_t us)
+{
+	sp_metrics_double(m, (double)us / 1e6, SP_LABELS(part));
+}
+
+static void put_adoptions(struct wrk_worker *w, struct sp_metrics_writer *m)
+{
+	const struct wrk_life *l = w->kept->life;
+	const struct wrk_taken *t = wrk_taken_of(w->kept->life);
+	struct sp_histogram h;
+	begin(m, F_adoptions);
+	put(m, "crash", l->n_crashes - l->hung);
+	put(m, "hang", l->hung);
+	put(m, "kill", l->killed);
+	put(m, "upgrade", wrk_upgrade_of(w->kept->life)->n_done);
+	sp_histogram_init(&h, wrk_taken_bounds, WRK_TAKEN_BOUNDS);
+	memcpy(h.counts, t->seconds, sizeof(t->seconds));
+	h.sum = (double)t->sum_us / 1e6;
+	begin(m, F_adoption_seconds);
+	sp_metrics_histogram(m, &h, NULL);
+	begin(m, F_adoption_last_seconds);
+	put_seconds(m, "exec", w->exec_us);
+	put_seconds(m, "start",
+		    w->took_over_us > w->exec_us + w->adopt_us
+			    ? w->took_over_us - w->exec_us - w->adopt_us
+			    : 0);
+	put_seconds(m, "adopt", w->heir ? w->adopt_us : 0);
+	one(m, F_adoption_repaired_bytes, t->repaired_bytes);
+	one(m, F_adoption_lost, t->lost);
+	one(m, F_adoption_orphans, t->orphans);
+	one(m, F_quarantines, w->quarantine->sessions);
+	one(m, F_crash_drained, w->crashing);
+}
+
 static void put_process(struct wrk_worker *w, struct sp_metrics_writer *m)
 {
 	static const struct sp_fleet_revision none;
@@ -192,8 +242,10 @@ static void put_process(struct wrk_worker *w, struct sp_metrics_writer *m)
 	begin(m, F_reloads);
 	put(m, "ok", w->reloads_ok);
 	put(m, "failed", w->reloads_failed);
-	if (w->kept)
+	if (w->kept) {
+		put_adoptions(w, m);
 		put_upgrades(wrk_upgrade_of(w->kept->life), m);
+	}
 	one(m, F_ready, wrk_worker_ready(w, why, sizeof(why)));
 	one(m, F_log_lines_lost, sp_log_lost());
 }

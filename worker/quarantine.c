@@ -5,11 +5,12 @@
 #include <time.h>
 
 #include "lib/log.h"
+#include "worker/heir.h"
 
 #define MAGIC UINT64_C(0x3145535546455253) // "SREFUSE1"
 
 _Static_assert(sizeof(struct wrk_life) <= WRK_LIFE_REFUSED, "it has its own place");
-_Static_assert(WRK_LIFE_REFUSED + sizeof(struct wrk_quarantine) <= WRK_LIFE_BYTES,
+_Static_assert(WRK_LIFE_REFUSED + sizeof(struct wrk_quarantine) <= WRK_LIFE_TAKEN,
 	       "it has room");
 
 static uint64_t now_ms(void)

@@ -14,6 +14,7 @@
 #include "lib/file.h"
 #include "lib/log.h"
 #include "lib/version.h"
+#include "worker/heir.h"
 #include "worker/keeper_upgrade.h"
 #include "worker/metrics.h"
 
@@ -468,150 +469,6 @@ static int make_dialer(struct wrk_worker *w)
 	return wrk_dialer_new(&o, &w->dialer);
 }
 
-static uint64_t clock_us(clockid_t clock)
-{
-	struct timespec t;
-	clock_gettime(clock, &t);
-	return (uint64_t)t.tv_sec * 1000000 + (uint64_t)t.tv_nsec / 1000;
-}
-
-static uint64_t boottime_us(void)
-{
-	return clock_us(CLOCK_BOOTTIME);
-}
-
-// A region of other sizes, if a new process is to have them.
-static bool fits(const struct wrk_worker *w, const struct sp_arena_options *want)
-{
-	struct sp_arena_options has;
-	sp_arena_sizes(w->arena, &has);
-	return !wrk_trial_is(w->kept) || (has.max_sessions == want->max_sessions &&
-					  has.max_streams == want->max_streams &&
-					  has.max_flows == want->max_flows &&
-					  has.memory_bytes == want->memory_bytes);
-}
-
-static int convert_arena(struct wrk_worker *w, const struct sp_arena_options *want,
-			 uint64_t from)
-{
-	struct sp_arena_found found;
-	uint64_t at = 0;
-	int err = sp_arena_convert(w->kept->fd, from, want, &at);
-	if (!err)
-		err = sp_arena_adopt(w->kept->fd, at, &w->arena, &found);
-	if (!err) {
-		w->kept->arena_at = at;
-		w->found.lost += found.lost;
-		sp_info("worker",
-			"made an arena of this version and size of the last one",
-			"at=%" PRIu64, at);
-	}
-	return err;
-}
-
-static int adopt_arena(struct wrk_worker *w, const struct sp_arena_options *want)
-{
-	struct sp_arena_found found;
-	uint64_t at = wrk_upgrade_of(w->kept->life)->arena_at;
-	if (at == 0)
-		at = WRK_LIFE_BYTES;
-	w->kept->arena_at = at;
-	int err = sp_arena_adopt(w->kept->fd, at, &w->arena, &found);
-	if (err == SP_E_VERSION)
-		return convert_arena(w, want, at);
-	if (err)
-		return err;
-	w->found.lost = found.lost;
-	if (fits(w, want))
-		return 0;
-	sp_arena_leave(w->arena);
-	w->arena = NULL;
-	return convert_arena(w, want, at);
-}
-
-// Whoever finds this process dead knows for which session it worked.
-static void begin_marking(struct wrk_worker *w)
-{
-	sp_arena_set_mark(w->arena, &w->kept->life->mark);
-}
-
-// What another process of this worker left. False: nothing that can be used.
-static bool inherit_arena(struct wrk_worker *w, const struct sp_arena_options *want)
-{
-	uint32_t has = 0;
-	uint64_t began = boottime_us();
-	int err = adopt_arena(w, want);
-	w->adopt_us = boottime_us() - began;
-	if (!err) {
-		w->lasting = sp_arena_program(w->arena, &has);
-		if (has == want->program_bytes) {
-			begin_marking(w);
-			w->quarantined = wrk_quarantine_judge(w->quarantine,
-							      w->kept->life, w->arena);
-			return true;
-		}
-		sp_arena_leave(w->arena);
-		w->arena = NULL;
-		err = SP_E_VERSION;
-	}
-	sp_error("worker", "what the last process left cannot be used", "error=%s",
-		 sp_strerror(err));
-	if (wrk_trial_is(w->kept))
-		wrk_trial_object(w->kept,
-				 err == SP_E_VERSION
-					 ? "it knows no arena of the version of the "
-					   "running program"
-					 : "it cannot use the arena");
-	return false;
-}
-
-static int make_arena(struct wrk_worker *w)
-{
-	const struct wrk_config *c = w->cfg;
-	uint32_t bytes =
-		(uint32_t)(sizeof(*w->lasting) + sp_replay_bytes(WRK_REPLAY_KEYS));
-	struct sp_arena_options a = {
-		.max_sessions = (uint32_t)c->limits.sessions,
-		.max_streams = (uint32_t)c->limits.streams,
-		.max_flows = (uint32_t)c->limits.flows,
-		.memory_bytes = (uint64_t)c->limits.memory_bytes,
-		.program_bytes = bytes,
-	};
-	if (w->kept)
-		w->quarantine = wrk_quarantine_of(w->kept->life);
-	w->heir = w->kept && w->kept->heir && inherit_arena(w, &a);
-	if (w->heir)
-		return 0;
-	if (wrk_trial_is(w->kept))
-		return SP_E_VERSION;
-	int err = w->kept ? sp_arena_create(w->kept->fd, WRK_LIFE_BYTES, &a, &w->arena)
-			  : sp_arena_new(&a, &w->arena);
-	if (err)
-		return err;
-	if (w->kept) {
-		w->kept->arena_at = WRK_LIFE_BYTES;
-		begin_marking(w);
-	}
-	w->lasting = sp_arena_program(w->arena, &bytes);
-	randombytes_buf(w->lasting->boot_key, sizeof(w->lasting->boot_key));
-	randombytes_buf(&w->lasting->boot_id, sizeof(w->lasting->boot_id));
-	return 0;
-}
-
-// From here on the next exit takes this region; the pages of an older one are given back.
-static void settle_arena(struct wrk_worker *w)
-{
-	struct wrk_upgrade *up = wrk_upgrade_of(w->kept->life);
-	uint64_t old = up->arena_at ? up->arena_at : WRK_LIFE_BYTES,
-		 at = w->kept->arena_at;
-	if (old == at)
-		return;
-	up->arena_at = at;
-	if (old < at)
-		(void)fallocate(w->kept->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
-				(off_t)old, (off_t)(at - old));
-}
-
 static int make_exit(struct wrk_worker *w)
 {
 	const struct wrk_config *c = w->cfg;
@@ -649,40 +506,6 @@ static int make_sessions(struct wrk_worker *w)
 	return wrk_sessions_new(&o, &w->sessions);
 }
 
-// Sessions, streams and flows go on; descriptors that nobody knows are closed when the
-// ports had theirs.
-static int take_over(struct wrk_worker *w)
-{
-	uint32_t lost = w->found.lost;
-	if (!w->heir)
-		return 0;
-	uint64_t began = boottime_us();
-	wrk_sessions_adopt(w->sessions, w->kept->taken, w->kept->n_taken, &w->found);
-	w->found.lost += lost;
-	w->adopt_us += boottime_us() - began;
-	return 0;
-}
-
-static void tell_taken(struct wrk_worker *w)
-{
-	struct wrk_life *l = w->kept->life;
-	w->orphans = (uint32_t)wrk_kept_sweep(w->kept);
-	if (l->ended_ms)
-		w->took_over_us = boottime_us() - 1000 * l->ended_ms;
-	if (l->ended_ms)
-		w->exec_us = w->kept->began_us - 1000 * l->ended_ms;
-	if (w->heir)
-		sp_info("worker", "took over",
-			"sessions=%u streams=%u flows=%u redial=%u lost=%u "
-			"repaired_bytes=%" PRIu64 " orphans=%u quarantined=%u us=%" PRIu64
-			" exec_us=%" PRIu64 " adopt_us=%" PRIu64 " cpu_us=%" PRIu64
-			" life=%u",
-			w->found.sessions, w->found.streams, w->found.flows,
-			w->found.redial, w->found.lost, w->found.repaired_bytes,
-			w->orphans, w->quarantined, w->took_over_us, w->exec_us,
-			w->adopt_us, clock_us(CLOCK_PROCESS_CPUTIME_ID), l->lives);
-}
-
 static void on_tick(void *ctx)
 {
 	struct wrk_worker *w = ctx;
@@ -697,8 +520,7 @@ static void begin_ticking(struct wrk_worker *w)
 		return;
 	if (w->kept->trial)
 		wrk_trial_settle(w->kept);
-	settle_arena(w);
-	tell_taken(w);
+	wrk_heir_settle(w);
 	wrk_worker_keep_config(w);
 	atomic_store(&w->kept->life->phase, WRK_LIFE_RUNNING);
 	wrk_upgrader_tell(w);
@@ -734,9 +556,9 @@ static int make_links(struct wrk_worker *w)
 static int start(struct wrk_worker *w)
 {
 	int (*const steps[])(struct wrk_worker *) = {
-		make_arena,    make_admission,    make_exit,         wrk_control_open,
-		make_sessions, take_over,         wrk_relaying_open, make_links,
-		open_ports,    wrk_metrics_serve, wrk_control_start, wrk_upgrader_new,
+		wrk_heir_arena, make_admission,    make_exit,         wrk_control_open,
+		make_sessions,  wrk_heir_take,     wrk_relaying_open, make_links,
+		open_ports,     wrk_metrics_serve, wrk_control_start, wrk_upgrader_new,
 	};
 	sigset_t asking;
 	int err = sp_loop_new(&w->loop);

@@ -284,6 +284,15 @@ def test_a_session_that_crashes_the_worker_again_is_quarantined_alone(lab, origi
     assert down.wait() == (100000000, want)
     assert all(t["lost"] == 0 for t in taken_over(worker))
     assert worker.metric("sallyport_worker_ready") == 1
+    # what is counted outlives the processes
+    assert worker.metric('sallyport_worker_adoptions_total{cause="crash"}') == 2
+    assert worker.metric("sallyport_worker_quarantines_total") == 1
+    worker.kill_exit()
+    wait_until(lambda: len(taken_over(worker)) == 3, 10 * SLOW, "another exit")
+    assert worker.metric('sallyport_worker_adoptions_total{cause="crash"}') == 2
+    assert worker.metric('sallyport_worker_adoptions_total{cause="kill"}') == 1
+    assert worker.metric("sallyport_worker_quarantines_total") == 1
+    assert worker.metrics()["sallyport_worker_adoption_seconds_count"] == 3
 
 
 def test_five_crashes_in_a_minute_drain_the_worker(lab, servers):
@@ -298,6 +307,7 @@ def test_five_crashes_in_a_minute_drain_the_worker(lab, servers):
         wait_until(lambda n=before: len(taken_over(worker)) > n, 10 * SLOW, "another exit")
     wait_until(lambda: worker.metric("sallyport_worker_ready") == 0, 10 * SLOW, "the drain")
     assert "drained: it crashes again and again" in worker.log
+    assert worker.metric("sallyport_worker_crash_drained") == 1
     s.settimeout(10 * SLOW)
     s.sendall(b"goes on")
     assert recv_exact(s, 7) == b"goes on"
