@@ -199,8 +199,11 @@ static int run(struct args *args, struct wrk_config *cfg, struct wrk_identity *i
 	prepare_process();
 	sp_log_setup((enum sp_log_level)cfg->log.level,
 		     (enum sp_log_format)cfg->log.format, 2);
-	if (wrk_worker_new(args->config, cfg, id, args->alone ? NULL : &args->kept, &w))
+	if (wrk_worker_new(args->config, cfg, id, args->alone ? NULL : &args->kept, &w)) {
+		if (args->kept.heir)
+			_exit(EX_CONFIG); // what it inherited waits for the next
 		return EX_CONFIG;
+	}
 	int err = wrk_worker_run(w);
 	if (wrk_upgrader_leaves(w))
 		_exit(EX_OK); // and leaves all as it is
