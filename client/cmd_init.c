@@ -80,9 +80,36 @@ static int make_device_key(const char *config, char *path, size_t path_cap,
 	return err;
 }
 
+// Whether the config that is there fetches its pass from an endpoint.
+static bool has_endpoint(const char *path)
+{
+	struct sp_conf_errors errs = {0};
+	struct cli_config *cfg = sp_conf_load(&cli_config_table, path, &errs);
+	bool has = cfg && cfg->endpoints.n && cfg->token;
+	cli_config_free(cfg);
+	return has;
+}
+
+static void say_next(const char *config, const uint8_t *public_key)
+{
+	char text[SP_KEY_TEXT_MAX];
+	const char *shown = sp_key_format(SP_KEY_DEVICE, false, public_key, text);
+	if (has_endpoint(config))
+		printf("this device's public key, which nobody has to be given: the "
+		       "endpoint makes\npasses for it by the token.\n%s\n\n",
+		       shown);
+	else
+		printf("this device's public key:\n%s\n\nwith endpoints: set in %s "
+		       "what the operator gives you, keys.fleet,\nendpoints and token; "
+		       "nobody needs the key.\nwithout: give the operator the key, and "
+		       "set what comes back: keys.fleet, pass\nand exits.\n",
+		       shown, config);
+	printf("then: sallyport -c %s --check && sallyport -c %s up\n", config, config);
+}
+
 int cli_cmd_init(const struct cli_args *args)
 {
-	char why[SP_WHY_MAX] = "out of memory", text[SP_KEY_TEXT_MAX], key[4096];
+	char why[SP_WHY_MAX] = "out of memory", key[4096];
 	uint8_t public_key[32];
 	int err = write_default(args->config, why, sizeof(why));
 	if (err && err != -EEXIST)
@@ -92,12 +119,8 @@ int cli_cmd_init(const struct cli_args *args)
 			      sizeof(why));
 	if (err)
 		return complain(why, EX_CANTCREAT);
-	printf("key   %s\n\ngive the operator this device's public key:\n%s\n\n", key,
-	       sp_key_format(SP_KEY_DEVICE, false, public_key, text));
-	printf("and set in %s what comes back: keys.fleet, and pass and exits,\n"
-	       "or endpoints and token.\n"
-	       "then: sallyport -c %s --check && sallyport -c %s up\n",
-	       args->config, args->config, args->config);
+	printf("key   %s\n\n", key);
+	say_next(args->config, public_key);
 	return EX_OK;
 }
 

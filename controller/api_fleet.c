@@ -10,6 +10,7 @@
 #include "lib/key.h"
 
 #define FILE_NAME_MAX 200
+#define WARNINGS_MAX  20
 
 // ---- what a change is ----
 
@@ -100,6 +101,30 @@ static int try_changes(const struct sp_state *state, const struct sp_changes *c,
 	return err;
 }
 
+// Of what is declared, what an operator may not have meant. NULL: no memory.
+static json_t *warnings(const struct con_api_fleet *f, const struct sp_changes *c)
+{
+	uint64_t now = sp_loop_unix_ms(f->loop) / 1000;
+	json_t *list = json_array();
+	for (size_t i = 0; list && i < c->n; i++) {
+		json_t *o = strncmp(c->v[i].key, "user/", 5) == 0 ? parsed(c->v[i].json)
+								  : NULL;
+		json_int_t end = json_integer_value(json_object_get(o, "expires"));
+		json_decref(o);
+		if (end <= 0 || (uint64_t)end > now)
+			continue;
+		if (json_array_size(list) == WARNINGS_MAX) {
+			json_array_append_new(list, json_string("and more like it"));
+			break;
+		}
+		json_array_append_new(
+			list, json_sprintf("user \"%s\": expires is in the past, so it "
+					   "gets no pass",
+					   c->v[i].key + strlen("user/")));
+	}
+	return list;
+}
+
 // Shows what would be, or does it.
 static void carry_out(struct con_api_fleet *f, struct con_api_call *call,
 		      struct sp_changes *c)
@@ -107,7 +132,9 @@ static void carry_out(struct con_api_fleet *f, struct con_api_call *call,
 	char why[SP_FLEET_WHY_MAX] = "";
 	const struct sp_state *state = con_fleet_state(f->fleet);
 	json_t *list = describe_changes(state, c);
-	json_t *body = list ? json_pack("{s:o}", "changes", list) : NULL;
+	json_t *body = list ? json_pack("{s:o, s:o}", "changes", list, "warnings",
+					warnings(f, c))
+			    : NULL;
 	int err = body ? try_changes(state, c, why, sizeof(why)) : -ENOMEM;
 	if (err) {
 		con_api_error(call, err, why);

@@ -24,10 +24,11 @@ static void status(void *ctx, struct con_api_call *call)
 	char hash[2 * SP_STATE_HASH_BYTES + 1];
 	sp_hex_encode(sp_state_hash(s), SP_STATE_HASH_BYTES, hash, sizeof(hash));
 	json_t *o = json_pack(
-		"{s:s, s:s, s:o, s:s, s:b, s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "fleet",
-		con_fleet_name(f->fleet), "version", sp_version(), "position",
+		"{s:s, s:s, s:o, s:s, s:b, s:b, s:I, s:I, s:I, s:I, s:I, s:I, s:I}",
+		"fleet", con_fleet_name(f->fleet), "version", sp_version(), "position",
 		con_api_position(con_fleet_head(f->fleet)), "state", hash, "synced",
-		con_fleet_is_synced(f->fleet), "started_ms", (json_int_t)f->started_ms,
+		con_fleet_is_synced(f->fleet), "redis_heard",
+		con_fleet_has_heard(f->fleet), "started_ms", (json_int_t)f->started_ms,
 		"nodes", (json_int_t)sp_state_count(s, "node/"), "users",
 		(json_int_t)sp_state_count(s, "user/"), "commits", (json_int_t)c->commits,
 		"refused", (json_int_t)c->refused, "seeded", (json_int_t)c->seeded,

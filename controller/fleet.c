@@ -614,6 +614,11 @@ bool con_fleet_is_synced(const struct con_fleet *f)
 	return f->sync == CON_SYNC_DONE;
 }
 
+bool con_fleet_has_heard(const struct con_fleet *f)
+{
+	return f->heard;
+}
+
 struct con_redis *con_fleet_redis(const struct con_fleet *f)
 {
 	return f->redis;

@@ -78,6 +78,8 @@ const struct sp_signed_keys *con_fleet_keys(const struct con_fleet *f);
 const uint8_t *con_fleet_public_key(const struct con_fleet *f); // ours, 32 bytes
 const uint8_t *con_fleet_secret(const struct con_fleet *f);     // 64 bytes, to sign by
 bool con_fleet_is_synced(const struct con_fleet *f);
+// Whether Redis has answered, or was found to be away, since the start.
+bool con_fleet_has_heard(const struct con_fleet *f);
 struct con_redis *con_fleet_redis(const struct con_fleet *f);
 const char *con_fleet_name(const struct con_fleet *f);
 const struct con_fleet_counters *con_fleet_counters(const struct con_fleet *f);

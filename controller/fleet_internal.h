@@ -65,6 +65,7 @@ struct con_fleet {
 	uint32_t serial;   // of the sync under way: answers of an older one count nothing
 	char writer[33];   // who may write in Redis: this connection
 	bool distrusted;   // and told
+	bool heard;        // of Redis, good or bad, since the start
 	bool unclaimed;    // Redis refused something: the next beat begins with `writer`
 	char trouble[160]; // why it is not synced, told; "": there is no connection
 	bool idle;         // not synced, and nothing is asked: the next beat looks

@@ -134,7 +134,7 @@ static void refused(struct con_fleet *f, const char *why)
 	snprintf(text, sizeof(text), "Redis refuses: %s", why);
 	f->serial++;
 	f->sync = CON_SYNC_LOOKING;
-	f->idle = f->unclaimed = true;
+	f->heard = f->idle = f->unclaimed = true;
 	if (strcmp(text, f->trouble) == 0)
 		return;
 	strcpy(f->trouble, text);
@@ -151,6 +151,7 @@ static void start_over(struct con_fleet *f, const redisReply *r)
 		return;
 	}
 	f->serial++;
+	f->heard = true;
 	f->sync = CON_SYNC_AWAY;
 	con_redis_reconnect(f->redis,
 			    r ? "it answers what was not asked" : "it does not answer");
@@ -162,6 +163,7 @@ static void settle(struct con_fleet *f)
 {
 	bool was = f->sync == CON_SYNC_DONE;
 	f->sync = CON_SYNC_DONE;
+	f->heard = true;
 	f->distrusted = false;
 	f->trouble[0] = '\0';
 	if (!was)
@@ -394,7 +396,7 @@ static void distrust(struct con_fleet *f, const char *what)
 			       "%s; Redis is left alone, and changes are refused until "
 			       "it is mended: does another fleet use the name \"%s\"?",
 			       what, f->name);
-	f->distrusted = true;
+	f->distrusted = f->heard = true;
 	snprintf(f->trouble, sizeof(f->trouble), "what Redis holds cannot be used: %s",
 		 what);
 	con_fleet_hurry(f);
@@ -557,6 +559,7 @@ static void on_down(void *ctx, const char *why)
 {
 	struct con_fleet *f = ctx;
 	f->serial++;
+	f->heard = true;
 	f->sync = CON_SYNC_AWAY;
 	f->trouble[0] = '\0';
 	con_fleet_tell(f, CON_FLEET_AWAY, "%s", why);

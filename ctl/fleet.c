@@ -70,12 +70,20 @@ static void print_position(const struct ctl_call *call, const char *what,
 		(long long)json_integer_value(json_object_get(at, "sequence")));
 }
 
+static void print_warnings(const struct ctl_call *call, const json_t *list)
+{
+	for (size_t i = 0; i < json_array_size(list); i++)
+		fprintf(call->err, "%s: warning: %s\n", call->program->name,
+			json_string_value(json_array_get(list, i)));
+}
+
 // What apply and rollback answer. Takes it.
 static int print_done(const struct ctl_call *call, json_t *reply, bool dry)
 {
 	if (call->json)
 		return ctl_out(call, reply);
 	const json_t *list = json_object_get(reply, "changes");
+	print_warnings(call, json_object_get(reply, "warnings"));
 	print_changes(call, list);
 	if (json_array_size(list) == 0)
 		print_position(call, "nothing to change", reply);
@@ -157,6 +165,10 @@ int ctl_rollback(struct ctl_call *call)
 	bool dry = ctl_has(call, "dry-run");
 	if (sequence(call, call->args[0], &to))
 		return EX_USAGE;
+	if (!to)
+		return ctl_fail(call, EX_USAGE,
+				"\"%s\": want the sequence of a revision; the first is 1",
+				call->args[0]);
 	char *url = ctl_text("/v1/rollback?%s%s", dry ? "dry_run=1&" : "",
 			     ctl_has(call, "force") ? "force=1" : "");
 	int code = ctl_ask_json(call, "POST", url,
@@ -189,8 +201,9 @@ static void print_status(const struct ctl_call *call, const json_t *o)
 		(long long)number(at, "epoch"), (long long)number(at, "sequence"),
 		text(at, "hash"));
 	fprintf(call->out, "redis      %s\n",
-		json_is_true(json_object_get(o, "synced"))
-			? "at the same revision"
+		json_is_true(json_object_get(o, "synced")) ? "at the same revision"
+		: json_is_false(json_object_get(o, "redis_heard"))
+			? "not asked yet"
 			: "away or elsewhere; sallyportctl doctor tells");
 	fprintf(call->out, "nodes      %lld, %lld with a link\n",
 		(long long)number(o, "nodes"), (long long)number(o, "workers_linked"));

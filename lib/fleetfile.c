@@ -149,11 +149,30 @@ static bool has(const struct file *f, const char *kind, const char *name)
 	return sp_state_get(f->state, key, NULL);
 }
 
-// Names what is nearest to a name that is not there.
-static void unknown(struct file *f, const char *key, const char *kind, const char *name)
+// "is eu" and the like: the first ones of a kind, to buf. Returns it.
+static const char *names_of(struct file *f, const char *kind, char *buf, size_t cap)
 {
 	struct sp_state_entry e;
 	char prefix[32];
+	size_t at = 0, n = 0;
+	unsigned k = 0;
+	snprintf(prefix, sizeof(prefix), "%s/", kind);
+	n = (size_t)snprintf(buf, cap, "is");
+	while (k < 4 && n < cap && sp_state_next(f->state, prefix, &at, &e))
+		n += (size_t)snprintf(buf + n, cap - n, "%s %.20s", k++ ? "," : "",
+				      e.key + strlen(prefix));
+	if (!k)
+		snprintf(buf, cap, "is none");
+	else if (n < cap && sp_state_next(f->state, prefix, &at, &e))
+		snprintf(buf + n, cap - n, ", ...");
+	return buf;
+}
+
+// Names what is nearest to a name that is not there, or some that are.
+static void unknown(struct file *f, const char *key, const char *kind, const char *name)
+{
+	struct sp_state_entry e;
+	char prefix[32], list[112];
 	const char *near = NULL;
 	size_t at = 0;
 	unsigned best = 3;
@@ -169,8 +188,9 @@ static void unknown(struct file *f, const char *key, const char *kind, const cha
 		fleet_fail(&f->c, SP_E_CONFIG, key, "no %s \"%s\"; is it \"%s\"?", kind,
 			   name, near);
 	else
-		fleet_fail(&f->c, SP_E_CONFIG, key, "no %s \"%s\"; declare it in %ss",
-			   kind, name, kind);
+		fleet_fail(&f->c, SP_E_CONFIG, key,
+			   "no %s \"%s\"; declare it in %ss, where there %s", kind, name,
+			   kind, names_of(f, kind, list, sizeof(list)));
 }
 
 // ---- the parts ----

@@ -108,6 +108,25 @@ def test_rollback_declares_again_and_leaves_what_verbs_did(controller):
     assert [x["node"] for x in controller.get("leases")["leases"]] == ["n0"]
     assert token["id"] in [t["id"] for t in controller.get("tokens")["tokens"]]
     assert controller.ctl("rollback", "999999", check=False).returncode == 66
+    for nothing in ("0", "abc", "-1"):
+        assert controller.ctl("rollback", "--", nothing, check=False).returncode == 64, nothing
+
+
+def test_a_user_whose_time_is_over_is_declared_with_a_warning(controller):
+    users = [{"name": "u0", "tier": "free", "expires": "2020-01-01T00:00:00Z"},
+             {"name": "u1", "tier": "free", "expires": "2099-01-01T00:00:00Z"}]
+    reply = controller.apply({**fleet_file(), "users": users}, dry_run=1)
+    assert reply["warnings"] == [
+        'user "u0": expires is in the past, so it gets no pass']
+    assert controller.apply(fleet_file())["warnings"] == []
+
+
+def test_an_unknown_region_is_refused_with_those_that_there_are(controller):
+    nodes = [{"name": "n0", "region": "xxxx",
+              "carriers": [{"kind": "tcp", "address": "192.0.2.1:7000"}]}]
+    with pytest.raises(ApiError) as e:
+        controller.apply({**fleet_file(), "nodes": nodes})
+    assert 'no region "xxxx"; declare it in regions, where there is eu' in e.value.detail
 
 
 def test_leases_have_a_cap_in_each_region_and_end_by_themselves(controller):

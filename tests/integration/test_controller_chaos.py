@@ -1,7 +1,7 @@
 """No change is lost after its acknowledgement, none is doubled: the controller is killed at
 random instants while it changes the fleet, and Redis is killed, frozen, emptied and
 restored from old copies. Real workers hear of it all, end at one hash, and a stream through
-one of them does not break. CHECK_LONG=1: 10 rounds; CHECK_SEED repeats a run."""
+one of them does not break. CHECK_LONG=1: 10 rounds; CHECK_SEED: another seed than 1."""
 
 import collections
 import http.client
@@ -165,7 +165,7 @@ def converge(controller, workers):
 @pytest.mark.parametrize("turn", range(ROUNDS))
 def test_no_acknowledged_change_is_lost_and_none_is_doubled(place, turn):
     controller, redis, workers, stream = place
-    seed = int(os.environ.get("CHECK_SEED", random.randrange(1 << 32))) + turn
+    seed = int(os.environ.get("CHECK_SEED", 1)) + turn
     print(f"CHECK_SEED={seed}")
     rng = random.Random(seed)
     trouble, changes = Trouble(rng, controller, redis), Changes(controller)
@@ -198,8 +198,13 @@ def test_no_acknowledged_change_is_lost_and_none_is_doubled(place, turn):
             assert at["hash"] == changes.acked[i]["hash"], f"change {i} was acknowledged elsewhere"
         if i in changes.refused:
             assert times == 0, f"change {i} was refused ({changes.refused[i]}) and was made"
-    assert len(changes.acked) >= CHANGES / 4, "too much trouble to show anything"
-    assert sum(trouble.done.values()) >= CHANGES / 10
+    # One change is under way at a time: each trouble costs at most that one its answer. Who
+    # is refused is told that Redis is away, and nothing else.
+    assert len(changes.acked) + len(changes.refused) + len(changes.unknown) == CHANGES
+    harm = sum(trouble.done.values()) - trouble.done["copy_redis"]
+    assert harm >= CHANGES / 10
+    assert len(changes.refused) + len(changes.unknown) <= harm
+    assert set(changes.refused.values()) <= {"no-redis"}
 
     # Redis has the same end of the chain.
     at = controller.get("status")["position"]

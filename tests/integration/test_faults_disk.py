@@ -8,12 +8,13 @@ import signal
 
 import pytest
 from faults import FaultyFleet, Stream, disks, own_mounts  # noqa: F401
-from fleetlab import FleetLab
+from fleetlab import FleetLab, Vantage
 from harness import SLOW, curl_sha256
 from servers import body_sha256, wait_until
 
 LONG = bool(os.environ.get("CHECK_LONG"))
 NO_SPACE = "No space left"
+PROBES = "sallyport_healthcheck_probes_total"
 
 
 def used_down(fleet, user="alice"):
@@ -170,3 +171,48 @@ def test_a_client_with_a_full_disk_leaves_exits_and_takes_passes(lab, disks):
     user.wait_log("the config is on the disk again", 10)
     wait_until(lambda: kept.read_bytes() != before, 5 * SLOW, "the disk has the newest")
     assert stream.holds()
+
+
+def test_a_health_checker_with_a_full_disk_probes_on_and_takes_configs(lab, disks):
+    own_mounts()
+    fleet = FaultyFleet(lab, workers=("a",))
+    v = Vantage(fleet, "v", probe={"interval": "1s"})
+    disk = disks(v.dir / "state")
+    done = v.enrol()
+    assert done.returncode == 0, done.stdout + done.stderr
+    v.start()
+
+    def vantage():
+        (one,) = fleet.json("get", "vantages")["vantages"]
+        return one
+
+    def current():
+        return fleet.position() == vantage().get("applied")
+
+    wait_until(lambda: vantage()["state"] == "votes", 20 * SLOW, "it has a vote")
+    disk.fill()
+    errors = "sallyport_healthcheck_disk_errors_total"
+    assert v.metrics()[errors] == 0
+    for _ in range(200):  # until the last page of the file is full
+        fleet.change()
+        if v.metrics()[errors]:
+            break
+    assert v.metrics()[errors] > 0
+    assert re.search(rf"comp=store.*error=.*{NO_SPACE}", v.log)
+    wait_until(current, 10 * SLOW, "it has the newest all the same")
+    probes = sum(n for k, n in v.metrics().items() if k.startswith(PROBES))
+    wait_until(lambda: sum(n for k, n in v.metrics().items() if k.startswith(PROBES)) >
+               probes + 2, 15 * SLOW, "it probes on")
+    v.stop()
+    v.start()  # on the full disk, as of an older state
+    wait_until(current, 15 * SLOW, "it caught up")
+    wait_until(lambda: vantage()["state"] == "votes", 20 * SLOW, "it has a vote again")
+    disk.empty()
+    v.stop()
+    v.start()
+    fleet.change()
+    wait_until(current, 15 * SLOW, "it goes on")
+    want = f'"sequence":{fleet.position()["sequence"]},'.encode()
+    wait_until(lambda: any(want in p.read_bytes() for p in (v.dir / "state").rglob("*")
+                           if p.is_file()), 70 * SLOW, "the disk has all again")
+    assert fleet.json("get", "nodes")["nodes"][0]["health"] == "healthy"
