@@ -1,6 +1,7 @@
 // A worker judges flights and a client reads answers. Byte 0: 0 the flight as it is; 1
-// with its mac1 made right; 2, 3 the rest is the payload of a first contact or of a
-// resume that is otherwise true; 4 an answer for the client.
+// with its mac1 made right; 2, 3, 5 the rest is the payload of a first contact, of a
+// resume or of a trunk's hello that is otherwise true; 4 and others an answer for the
+// client.
 #include <stdlib.h>
 #include <string.h>
 
@@ -26,7 +27,7 @@ static size_t make_flight(uint8_t kind, const uint8_t *data, size_t size)
 
 	memcpy(flight + 18, "\1\1", 2);
 	flight[20] = prologue[13] = kind;
-	if (kind) {
+	if (kind == 1) {
 		memcpy(body.psk, psk, 32);
 		memcpy(flight + 21, "\0\xc0", 2);
 		sp_ticket_seal(keys.route_key, keys.boot_key, 1, &body, flight + 23);
@@ -34,8 +35,8 @@ static size_t make_flight(uint8_t kind, const uint8_t *data, size_t size)
 		at += 2 + SP_TICKET_BYTES;
 		prologue_len = sizeof(prologue);
 	}
-	if (sp_noise_init(&ns, kind ? SP_NOISE_NNPSK0 : SP_NOISE_IK, SP_NOISE_INITIATOR,
-			  prologue, prologue_len, &nk))
+	if (sp_noise_init(&ns, kind == 1 ? SP_NOISE_NNPSK0 : SP_NOISE_IK,
+			  SP_NOISE_INITIATOR, prologue, prologue_len, &nk))
 		abort();
 	sp_noise_set_ephemeral(&ns, psk);
 	at += (size_t)sp_noise_write(&ns, data, size, flight + at, sizeof(flight) - at);
@@ -44,10 +45,17 @@ static size_t make_flight(uint8_t kind, const uint8_t *data, size_t size)
 	return at;
 }
 
+static bool is_member(void *ctx, const uint8_t *key)
+{
+	(void)ctx;
+	return !sodium_memcmp(key, keys.static_public, 32);
+}
+
 static void judge(size_t len)
 {
 	static struct sp_hs_worker w;
-	struct sp_hs_judge in = {.keys = &keys, .now_ms = 1500000};
+	struct sp_hs_judge in = {
+		.keys = &keys, .now_ms = 1500000, .is_member = is_member};
 	struct sp_hs_accept who;
 	uint8_t buf[SP_HS_ANSWER_MAX];
 	struct sp_hs_keys k;
@@ -96,14 +104,15 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 			abort();
 	}
 	memset(flight, 0, sizeof(flight));
-	if (data[0] > 3) {
+	if (data[0] > 3 && data[0] != 5) {
 		finish(data + 1, len);
 		return 0;
 	}
 	if (data[0] < 2)
 		memcpy(flight, data + 1, len);
 	else
-		len = make_flight(data[0] - 2, data + 1, len);
+		len = make_flight(data[0] == 5 ? SP_HS_TRUNK : data[0] - 2, data + 1,
+				  len);
 	if (data[0] && len > 16)
 		crypto_generichash(flight, 16, flight + 16, len - 16, keys.mac1_key, 32);
 	judge(len);
