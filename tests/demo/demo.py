@@ -116,6 +116,8 @@ def show_fleet(timeline, report):
          a["last_ack_ms"]],
         [f"worker {b['node']} hangs, port open", f"the client goes on through {b.get('moved_to')}",
          b.get("moved_ms")],
+        ["", f"first byte of the request made at once, curl exit {b['first_exit']}",
+         b["first_ms"]],
         ["", f"TCP check: {'up' if up else 'down'}; health checkers: "
              f"{b.get('said', 'nothing').partition('cause ')[2]}", b.get("down_ms")],
         ["", f"raw curl on the long poll: {b.get('poll_status')}, a new ETag", b.get("poll_ms")],

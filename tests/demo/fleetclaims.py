@@ -63,9 +63,12 @@ def _moved(r):
     b = r["broken"]
     ok = (_within(b.get("moved_ms"), MOVED_MS, MOVED_BUSY_MS) and b["request_exit"] == 0
           and b.get("moved_to") not in (None, b["node"])
+          and b["first_exit"] == 0 and _within(b["first_ms"], MOVED_MS, MOVED_BUSY_MS)
           and _within(b.get("gone_ms"), OUT_MS, OUT_BUSY_MS))
-    return ("the client leaves that node, and drops it from its config", ok,
-            f"goes on through {b.get('moved_to')} after {_ms(b.get('moved_ms'))}; out of its "
+    return ("the client leaves that node, with the request that was made as it hung, and drops it "
+            "from its config", ok,
+            f"goes on through {b.get('moved_to')} after {_ms(b.get('moved_ms'))}; first byte of "
+            f"that request after {_ms(b['first_ms'])}, curl exit {b['first_exit']}; out of its "
             f"config after {_ms(b.get('gone_ms'))}")
 
 

@@ -142,7 +142,12 @@ class Operations:
             report["tcp_at_once"], report["tcp_at_once_ms"] = tcp_check(node.far)
             say(f"SIGSTOP to worker {name}, the one in use: it hangs, its port stays open", BOLD,
                 began)
+            first = self._begin_request("curl-at-once")
             self._watch(report, node, poll, began, wall)
+            self._end_request(first)
+            report["first_exit"] = first.status
+            report["first_ms"] = ms_since(began, first.times[0]) if first.times else None
+            self._say_broken(report)
         finally:
             fleet.continue_worker(name)
             poll.stop()
@@ -182,17 +187,18 @@ class Operations:
             wait_until(look, LONG_S, "all is seen")
         new = self.request("curl-beside")
         report["request_exit"] = new.status
-        self._say_broken(report)
 
     def _say_broken(self, r):
         lines = [("moved_ms", f"the client goes on through worker {r.get('moved_to')}"),
+                 ("first_ms", "first byte of the request that was made at once: curl exit "
+                              f"{r['first_exit']}"),
                  ("down_ms", f"health checkers: {r.get('said')}; a TCP check still says "
                              f"{'UP' if r.get('tcp_when_down', r['tcp_at_once']) else 'down'}"),
                  ("poll_ms", f"a raw curl on ?wait=50 returns: {r.get('poll_status')}, ETag "
                              f"{r['etag_before']} -> {r.get('etag')}, without {r['node']}"),
                  ("gone_ms", f"{r['node']} is out of the client's own config")]
-        for key, text in sorted(lines, key=lambda line: r.get(line[0], 1e9)):
-            if key in r:
+        for key, text in sorted(lines, key=lambda line: r.get(line[0]) or 1e9):
+            if r.get(key) is not None:
                 self.timeline.say(f"  {r[key]:5.0f} ms  {text}", GREEN,
                                   self.timeline.began + r["at_s"] + r[key] / 1000)
             else:
@@ -202,12 +208,19 @@ class Operations:
 
     def request(self, name):
         """A new request through the client; the finished transfer."""
+        return self._end_request(self._begin_request(name))
+
+    def _begin_request(self, name):
         place = self.place
         transfer = Transfer(place.procs, name, self.fleet.socks_port,
                             place.url(f"quick?{QUICK_BYTES}"), place.content)
         place.note_pids()
+        return transfer
+
+    @staticmethod
+    def _end_request(transfer):
         with contextlib.suppress(BenchError):  # stop() ends it; its status says so
-            wait_until(lambda: transfer.over, NEW_REQUEST_S, f"{name}'s end")
+            wait_until(lambda: transfer.over, NEW_REQUEST_S, f"{transfer.name}'s end")
         transfer.stop()
         return transfer
 
