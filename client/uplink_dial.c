@@ -235,7 +235,7 @@ static void on_down(void *ctx, struct sp_link *l, enum sp_reason reason)
 		attempt_free(a);
 		return;
 	}
-	if (!sp_link_flight_sent(l))
+	if (sp_link_ticket_holds(l))
 		give_back_ticket(a);
 	TAILQ_REMOVE(&y->attempts, a, entry);
 	if (!a->ending && !a->up)
@@ -328,7 +328,9 @@ static void start_link(struct attempt *a, socklen_t addr_len)
 		.ops = &link_ops,
 		.ctx = a,
 	};
-	a->resume = y->attached_once && a->exit == y->exit && take_ticket(y, &a->ticket);
+	bool leave_it = !a->via && y->n_tickets == 1 && relay_wants_ticket(y);
+	a->resume = y->attached_once && a->exit == y->exit && !leave_it &&
+		    take_ticket(y, &a->ticket);
 	if (a->resume) {
 		d.ticket = a->ticket.bytes;
 		d.ticket_len = a->ticket.len;

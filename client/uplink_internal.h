@@ -208,6 +208,8 @@ uint64_t spare_decide(struct stay *y, uint64_t now_ms); // when to call again, m
 bool relay_is_up(const struct stay *y); // the carrier in use is a relayed one
 // It is on a relay or may soon be: its session stays at its home for now.
 bool relay_holds(const struct stay *y, uint64_t now_ms);
+// The last ticket is for a relayed dial: the home knows its client by the pass as well.
+bool relay_wants_ticket(const struct stay *y);
 void relay_up(struct attempt *a);
 void relay_failed(struct attempt *a, enum sp_reason reason);
 void relay_over(struct stay *y); // it is at its home directly, or is no more

@@ -8,9 +8,10 @@
 // back as soon as such a dial is attached. For the chain, a home behind a relay is away:
 // new streams go to the next exit, unless the config wants them on the relay.
 //
-// A ticket is given back if its flight was not sent. Out of tickets there is no relayed
-// dial, since only a ticket says whose home it is; the session waits for its home, or is
-// adopted elsewhere. An entry that cannot relay says nothing of the ticket.
+// A ticket is given back if its flight was not sent, and if an entry says that it cannot
+// relay. The last one is left to relayed dials, since only a ticket says whose home it
+// is: the home itself is dialled with the pass then. Out of tickets the session waits for
+// its home, or is adopted elsewhere.
 #include <stdlib.h>
 #include <string.h>
 
@@ -73,6 +74,12 @@ bool relay_holds(const struct stay *y, uint64_t now_ms)
 		return true;
 	return can_relay(y) && r->away_ms && r->fails < HOLD_FAILS &&
 	       now_ms - r->away_ms < HOLD_MS;
+}
+
+bool relay_wants_ticket(const struct stay *y)
+{
+	return y->u->opt.relay.use && y->relay.away_ms && y->u->chain.n > 1 &&
+	       has_work(y);
 }
 
 // ---- when ----

@@ -103,9 +103,9 @@ int sp_link_ticket_psk(const struct sp_link *l, unsigned index,
 int64_t sp_link_clock_skew_ms(const struct sp_link *l); // worker's clock minus ours
 uint64_t sp_link_boot_id(const struct sp_link *l);
 uint64_t sp_link_home_id(const struct sp_link *l);
-// Whether the first flight went out. If not, a ticket was seen by nobody and is as good
-// as new.
-bool sp_link_flight_sent(const struct sp_link *l);
+// A ticket that was not used: its flight did not go out, or an entry said that it cannot
+// pass it on. It is as good as before.
+bool sp_link_ticket_holds(const struct sp_link *l);
 
 // ---- worker ----
 

@@ -119,7 +119,7 @@ void link_client_carrier_up(struct sp_link *l)
 			sp_session_hello(l->session, l->slot, frames, sizeof(frames),
 					 sp_loop_now_us(env->opt.loop));
 	}
-	l->flight_sent = true;
+	l->ticket_used = true;
 	n = sp_hs_client_start(&d->hs, &opt, env->out, SP_HS_FLIGHT_MAX);
 	if (n < 0)
 		link_end(l, n == SP_E_LIMIT ? SP_REASON_MALFORMED : SP_REASON_INTERNAL);
@@ -149,6 +149,8 @@ size_t link_client_answer(struct sp_link *l, const uint8_t *buf, size_t len)
 		link_end(l, SP_REASON_HANDSHAKE);
 		return len;
 	}
+	if (res.entry)
+		l->ticket_used = false;
 	if (res.refuse != SP_REASON_TICKET && !res.entry) {
 		l->boot_id = res.boot_id;
 		l->home_id = res.home_id;
@@ -187,9 +189,9 @@ int sp_link_ticket_psk(const struct sp_link *l, unsigned index, uint8_t *ret_psk
 	return 0;
 }
 
-bool sp_link_flight_sent(const struct sp_link *l)
+bool sp_link_ticket_holds(const struct sp_link *l)
 {
-	return l->flight_sent;
+	return !l->ticket_used;
 }
 
 int64_t sp_link_clock_skew_ms(const struct sp_link *l)

@@ -86,7 +86,7 @@ struct sp_link {
 	bool peer_closed; // CLOSE came
 	bool peer_fin;
 	bool sent_fin;
-	bool flight_sent; // client
+	bool ticket_used; // client: by the home, perhaps
 	bool estranged;
 	bool stranger; // the program was told so: no `down`
 	enum sp_reason reason;
