@@ -135,6 +135,11 @@ int sp_arena_create(int fd, uint64_t offset, const struct sp_arena_options *opt,
 		      &h, ret);
 }
 
+int sp_arena_lock(struct sp_arena *a)
+{
+	return mlock2(a->base, a->size, MLOCK_ONFAULT) ? -errno : 0;
+}
+
 void sp_arena_leave(struct sp_arena *a)
 {
 	if (!a)
@@ -329,6 +334,8 @@ uint32_t sp_arena_chunk_alloc(struct sp_arena *a, bool promised)
 	assert(!promised || a->unclaimed > 0);
 	uint32_t i = stack_pop(&a->free[T_CHUNKS]);
 	assert(i != SP_ARENA_NONE);
+	if (a->clean > a->free[T_CHUNKS].n)
+		a->clean = a->free[T_CHUNKS].n;
 	a->unclaimed -= promised;
 	a->claims[i].next = SP_ARENA_NONE;
 	a->claims[i].stream = SP_ARENA_NONE;
@@ -339,6 +346,15 @@ void sp_arena_chunk_release(struct sp_arena *a, uint32_t chunk, bool promised)
 {
 	a->unclaimed += promised;
 	arena_push(&a->free[T_CHUNKS], chunk);
+}
+
+uint32_t sp_arena_wipe(struct sp_arena *a, uint32_t max)
+{
+	const struct free_stack *st = &a->free[T_CHUNKS];
+	uint32_t n = 0;
+	for (; a->clean < st->n && n < max; n++)
+		sodium_memzero(sp_arena_chunk(a, st->items[a->clean++]), SP_CHUNK_BYTES);
+	return n;
 }
 
 uint8_t *sp_arena_chunk(struct sp_arena *a, uint32_t chunk)

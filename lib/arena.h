@@ -135,6 +135,9 @@ int sp_arena_convert(int fd, uint64_t from, const struct sp_arena_options *opt,
 // As it was made.
 void sp_arena_sizes(const struct sp_arena *a, struct sp_arena_options *ret);
 void sp_arena_free(struct sp_arena *a); // wipes what was in use; NULL is fine
+// Its pages stay out of swap as they come to be used. 0; -errno: the process may not lock
+// so much (RLIMIT_MEMLOCK).
+int sp_arena_lock(struct sp_arena *a) SP_MUST_CHECK;
 // Lets go without wiping: another process goes on with it.
 void sp_arena_leave(struct sp_arena *a);
 void *sp_arena_program(struct sp_arena *a, uint32_t *ret_bytes);
@@ -194,6 +197,9 @@ uint32_t sp_arena_chunk_alloc(struct sp_arena *a, bool promised);
 // `promised` as at the allocation: the promise holds again.
 void sp_arena_chunk_release(struct sp_arena *a, uint32_t chunk, bool promised);
 uint8_t *sp_arena_chunk(struct sp_arena *a, uint32_t chunk);
+// Wipes chunks that are free, at most `max`; returns how many. Not at each release: what
+// is used again at once needs no zeros. Call it now and then; 0: nothing was left to do.
+uint32_t sp_arena_wipe(struct sp_arena *a, uint32_t max);
 uint32_t sp_arena_chunk_next(const struct sp_arena *a, uint32_t chunk);
 void sp_arena_chunk_set_next(struct sp_arena *a, uint32_t chunk, uint32_t next);
 // Before it is linked into a ring: whose it is, and the stream offset of its first byte.

@@ -54,6 +54,7 @@ struct sp_arena {
 	uint64_t credit_max, credit_used;
 	TAILQ_HEAD(starved_list, sp_starved) starved;
 	_Atomic uint64_t *mark; // or NULL
+	uint32_t clean; // free chunks at the bottom of their stack that hold zeros
 };
 
 void arena_layout(struct arena_header *h, const struct sp_arena_options *opt);

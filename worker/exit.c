@@ -24,6 +24,7 @@ static void on_sweep(evutil_socket_t fd, short what, void *arg)
 	exit_stream_sweep(arg);
 	exit_flow_sweep(arg);
 	exit_pace_sweep(arg);
+	sp_arena_wipe(((struct wrk_exit *)arg)->opt.arena, EXIT_WIPE_CHUNKS);
 }
 
 void exit_want_turn(struct wrk_exit *x)

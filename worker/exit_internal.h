@@ -11,6 +11,7 @@
 #include "worker/exit.h"
 
 #define EXIT_SWEEP_MS     20
+#define EXIT_WIPE_CHUNKS  256 // of memory that is free, in a sweep: 50 MB a second
 #define EXIT_READ_BYTES   65536 // of one stream in its turn
 #define EXIT_TURN_STREAMS 64    // streams that go on reading in one turn of the loop
 #define EXIT_FLOW_QUEUE   8     // datagrams of a flow whose name is being resolved

@@ -115,7 +115,17 @@ static bool inherit_arena(struct wrk_worker *w, const struct sp_arena_options *w
 	return false;
 }
 
-int wrk_heir_arena(struct wrk_worker *w)
+// Said once, not by each process.
+static void lock_arena(struct wrk_worker *w)
+{
+	int err = sp_arena_lock(w->arena);
+	if (err && (!w->kept || w->kept->life->lives <= 1))
+		sp_info("worker", "users' bytes may be swapped out", "error=%s remedy=%s",
+			sp_strerror(err),
+			"raise the limit of locked memory (LimitMEMLOCK)");
+}
+
+static int get_arena(struct wrk_worker *w)
 {
 	const struct wrk_config *c = w->cfg;
 	uint32_t bytes =
@@ -146,6 +156,14 @@ int wrk_heir_arena(struct wrk_worker *w)
 	randombytes_buf(w->lasting->boot_key, sizeof(w->lasting->boot_key));
 	randombytes_buf(&w->lasting->boot_id, sizeof(w->lasting->boot_id));
 	return 0;
+}
+
+int wrk_heir_arena(struct wrk_worker *w)
+{
+	int err = get_arena(w);
+	if (!err)
+		lock_arena(w);
+	return err;
 }
 
 // From here on the next exit takes this region; the pages of an older one are given back.

@@ -314,3 +314,44 @@ def test_five_crashes_in_a_minute_drain_the_worker(lab, servers):
     s.close()
     late = lab.client("late", [worker], wait=False)
     late.wait_log("reason=draining")
+
+
+def arena_holds(pid, marker):
+    """Whether a process's arena has these bytes somewhere."""
+    with open(f"/proc/{pid}/maps") as maps, open(f"/proc/{pid}/mem", "rb") as mem:
+        for line in maps:
+            if "sallyport-arena" in line:
+                begin, end = (int(x, 16) for x in line.split()[0].split("-"))
+                for at in range(begin, end, 4 << 20):
+                    mem.seek(at)
+                    if marker in mem.read(min(4 << 20, end - at)):
+                        return True
+    return False
+
+
+def test_bytes_of_streams_that_ended_are_wiped_also_after_a_kill(lab):
+    pair = lab.pair(worker={"limits": {"memory": "1M", "streams": 16, "flows": 16}})
+    marker = b"a word that nobody else says, " * 200
+
+    def held():
+        pid = pair.worker.exit_pid()
+        return pid and arena_holds(pid, marker[:30])
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.settimeout(10 * SLOW)
+        app = socks_connect(pair.socks, "127.0.0.1", listener.getsockname()[1])
+        app.settimeout(10 * SLOW)
+        server = listener.accept()[0]
+        os.kill(pair.client.pid, signal.SIGSTOP)  # what comes for it stays in the arena
+        try:
+            server.sendall(marker)
+            wait_until(held, 10 * SLOW, "the bytes")
+            crash(pair.worker)
+            assert held()
+        finally:
+            os.kill(pair.client.pid, signal.SIGCONT)
+        assert recv_exact(app, len(marker)) == marker
+        server.close()
+        assert app.recv(1) == b""
+        app.close()
+    wait_until(lambda: not held(), 10 * SLOW, "zeros")

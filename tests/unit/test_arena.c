@@ -46,6 +46,39 @@ static void a_freed_session_record_is_wiped(void **state)
 	sp_arena_free(a);
 }
 
+static bool is_zero(struct sp_arena *a, uint32_t chunk)
+{
+	const uint8_t *p = sp_arena_chunk(a, chunk);
+	return p[0] == 0 && memcmp(p, p + 1, SP_CHUNK_BYTES - 1) == 0;
+}
+
+static void chunks_that_stay_free_are_wiped_and_those_in_use_are_not(void **state)
+{
+	(void)state;
+	struct sp_arena *a = small(1, 8 * SP_CHUNK_BYTES);
+	uint32_t c[6];
+	for (int i = 0; i < 6; i++) {
+		c[i] = sp_arena_chunk_alloc(a, false);
+		memset(sp_arena_chunk(a, c[i]), 0x5a, SP_CHUNK_BYTES);
+	}
+	assert_int_equal(sp_arena_wipe(a, 100), 0);
+	for (int i = 0; i < 4; i++)
+		sp_arena_chunk_release(a, c[i], false);
+	assert_int_equal(sp_arena_wipe(a, 3), 3); // the one that comes next is last
+	assert_true(is_zero(a, c[0]) && is_zero(a, c[1]) && is_zero(a, c[2]));
+	assert_false(is_zero(a, c[3]));
+	// Taken while clean, used and back: dirty again.
+	assert_int_equal(sp_arena_chunk_alloc(a, false), c[3]);
+	assert_int_equal(sp_arena_chunk_alloc(a, false), c[2]);
+	memset(sp_arena_chunk(a, c[2]), 0x5a, SP_CHUNK_BYTES);
+	sp_arena_chunk_release(a, c[2], false);
+	assert_int_equal(sp_arena_wipe(a, 100), 1);
+	assert_true(is_zero(a, c[2]));
+	assert_false(is_zero(a, c[3]) || is_zero(a, c[4]) || is_zero(a, c[5]));
+	assert_int_equal(sp_arena_wipe(a, 100), 0);
+	sp_arena_free(a);
+}
+
 static void what_is_promised_to_a_stream_is_there_when_the_pool_is_empty(void **state)
 {
 	(void)state;
@@ -190,6 +223,8 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(records_run_out_and_come_back),
 		cmocka_unit_test(a_freed_session_record_is_wiped),
+		cmocka_unit_test(
+			chunks_that_stay_free_are_wiped_and_those_in_use_are_not),
 		cmocka_unit_test(
 			what_is_promised_to_a_stream_is_there_when_the_pool_is_empty),
 		cmocka_unit_test(credit_is_whole_chunks_and_at_most_half_the_pool),
