@@ -7,7 +7,7 @@
 void cli_chain_options_default(struct cli_chain_options *ret)
 {
 	*ret = (struct cli_chain_options){
-		.failover_ms = 500,
+		.failover_ms = 350,
 		.hold_down_ms = 30000,
 		.stagger_ms = 50,
 		.backoff_min_ms = 50,

@@ -119,7 +119,7 @@ static const struct sp_conf_key keys[] = {
 		.help = help_                                                            \
 	}
 
-	TIME(chain.failover_ms, "chain.failover", "500ms", 50, 60000,
+	TIME(chain.failover_ms, "chain.failover", "350ms", 50, 60000,
 	     "How long the exit in use may be away before new streams go to the next"),
 	TIME(chain.hold_down_ms, "chain.hold_down", "30s", 100, 86400000,
 	     "How long a better exit must be well before new streams go back to it"),

@@ -8,6 +8,7 @@
 
 #include "controller/health_internal.h"
 #include "lib/carrier.h"
+#include "lib/probe.h"
 
 #define CHANGES_MAX 256 // events of one cycle; one more tells of how many others
 
@@ -280,6 +281,12 @@ static uint32_t latency(const Sallyport__Fleet__Probe *p)
 	return sum < UINT32_MAX ? (uint32_t)sum : UINT32_MAX;
 }
 
+// Its handshake stood, so that it is the node that lives.
+static bool answered(const Sallyport__Fleet__Probe *p)
+{
+	return p->n_rung_us > SP_RUNG_HANDSHAKE;
+}
+
 static void take_probe(struct con_health *h, unsigned vantage,
 		       const Sallyport__Fleet__Probe *p, uint64_t sequence)
 {
@@ -300,6 +307,7 @@ static void take_probe(struct con_health *h, unsigned vantage,
 	struct con_probe_result r = {
 		.carrier = (unsigned)carrier,
 		.ok = p->ok,
+		.answered = answered(p),
 		.ended_ms = now - p->age_ms,
 		.latency_us = latency(p),
 		.rung = p->rung,

@@ -102,6 +102,7 @@ void con_verdict_heard(struct con_verdict *v, unsigned vantage, bool controls_ok
 struct con_probe_result {
 	unsigned carrier;
 	bool ok;
+	bool answered; // the node spoke and proved who it is, however far it got
 	uint64_t began_ms, ended_ms;
 	uint32_t latency_us; // to a session; 0: it did not get there
 	const char *rung;    // reached or fallen from; copied
@@ -170,11 +171,11 @@ bool con_verdict_offered(const struct con_verdict *v, unsigned node, const char 
 uint32_t con_verdict_latency_us(const struct con_verdict *v, unsigned node,
 				const char *region);
 
-// How many vantages that vote could not reach the node on any carrier for for_ms at
-// least, from the beginning of their first failed probe to the end of their last. 0 if
-// anybody who votes reached it since the first of them failed: then it lives. A failure
-// that says only that the node refused the probe counts as well, so this alone proves
-// nothing.
+// How many vantages that vote had no authentic word of the node on any carrier for for_ms
+// at least, from the beginning of the first such probe, or the last word that anybody who
+// votes had, to the end of the last probe. 0 while anybody who votes has one from his
+// last probe: then it lives, however badly it serves. A refused connection is no word
+// either, so this alone proves nothing.
 unsigned con_verdict_unreached(const struct con_verdict *v, unsigned node,
 			       uint32_t for_ms, uint64_t now_ms);
 

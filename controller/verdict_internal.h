@@ -10,9 +10,12 @@
 // Results of one kind in a row, of one carrier as seen by one vantage.
 struct con_track {
 	bool ok;
-	unsigned n;                          // length of the row; 0: nothing is known
-	uint64_t began_ms;                   // its first result
-	uint64_t probed_ms;                  // when the probe of that began
+	unsigned n;        // length of the row; 0: nothing is known
+	uint64_t began_ms; // its first result
+	// No authentic word of the node: from the beginning of the first such probe to
+	// the end of the last; 0: the last one had one.
+	uint64_t mute_from_ms, mute_to_ms;
+	uint64_t spoke_ms;                   // when the last one that had one ended
 	uint64_t at[CON_VERDICT_STREAK_MAX]; // its last results, as a ring: number i
 					     // (from 0) at i % CON_VERDICT_STREAK_MAX
 	char rung[CON_VERDICT_WORD_MAX], reason[CON_VERDICT_WORD_MAX];

@@ -47,7 +47,14 @@ static void track_add(struct con_track *t, const struct con_probe_result *r)
 		t->ok = r->ok;
 		t->n = 0;
 		t->began_ms = r->ended_ms;
-		t->probed_ms = r->began_ms;
+	}
+	if (r->ok || r->answered) {
+		t->mute_from_ms = t->mute_to_ms = 0;
+		t->spoke_ms = r->ended_ms;
+	} else {
+		if (!t->mute_to_ms)
+			t->mute_from_ms = r->began_ms;
+		t->mute_to_ms = r->ended_ms;
 	}
 	t->at[t->n++ % CON_VERDICT_STREAK_MAX] = r->ended_ms;
 	if (t->n >= UINT32_MAX - CON_VERDICT_STREAK_MAX) // the ring's phase is kept

@@ -92,9 +92,10 @@ def class_at(kind, net, end):
 
 
 class NetFleet:
-    """nodes: names. The link client - node has the delay of `delay` each way."""
+    """nodes: names. The link client - node has the delay of `delay` each way. Health checkers
+    are at the end `eyes`; `more`: further ends with their addresses."""
 
-    def __init__(self, run, nodes=("a", "b"), vantages=2, delay="10ms", rate="100mbit",
+    def __init__(self, run, nodes=("a", "b"), vantages=2, eyes="hub", delay="10ms", rate="100mbit",
                  worker=None, refresh="1s", name="fleet", more=None, **controller):
         lab = run.lab
         self.lab, self.dir, self.dns, self.ctl = lab, lab.dir / name, lab.dns, lab.ctl
@@ -127,7 +128,7 @@ class NetFleet:
         self.apply()
         for w in self.nodes.values():
             self._enrolled(w)
-        self.vantages = [self._enrolled(class_at(NetVantage, self.net, "hub")(self, f"v{i}"))
+        self.vantages = [self._enrolled(class_at(NetVantage, self.net, eyes)(self, f"v{i}"))
                          for i in range(vantages)]
 
     def _enrolled(self, program):

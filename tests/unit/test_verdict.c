@@ -285,6 +285,30 @@ static void a_dead_node_is_unreached_3_s_after_the_first_probes_that_failed(void
 		      (unsigned)(sum / 40), (unsigned)most);
 }
 
+static void a_node_that_answers_but_does_not_serve_is_not_unreached(void **st)
+{
+	(void)st;
+	struct world w;
+	w_begin(&w, 300, 3, 6, 2);
+	w_run(&w, 5000);
+	for (unsigned i = 0; i < 60; i++)
+		for (unsigned a = 0; a < 3; a++) {
+			struct con_probe_result r = {.answered = a == 2,
+						     .began_ms = w.now_ms - 90,
+						     .ended_ms = w.now_ms,
+						     .rung = a == 2 ? "http" : "connect",
+						     .reason = "timeout"};
+			con_verdict_heard(w.v, a, true, w.now_ms);
+			(void)!con_verdict_result(w.v, a, 1, &r);
+			w.now_ms += 100;
+			assert_int_equal(con_verdict_unreached(w.v, 1, 3000, w.now_ms),
+					 0);
+			(void)con_verdict_cycle(w.v, w.now_ms, w.change, W_CHANGES);
+		}
+	assert_false(w_offered(&w, 1, "")); // though nobody is sent there
+	w_end(&w);
+}
+
 static void a_node_frozen_for_less_or_blocked_for_some_is_never_unreached(void **st)
 {
 	(void)st;
@@ -742,6 +766,7 @@ int main(void)
 		cmocka_unit_test(a_node_that_returns_starts_slowly),
 		cmocka_unit_test(
 			a_dead_node_is_unreached_3_s_after_the_first_probes_that_failed),
+		cmocka_unit_test(a_node_that_answers_but_does_not_serve_is_not_unreached),
 		cmocka_unit_test(
 			a_node_frozen_for_less_or_blocked_for_some_is_never_unreached),
 		cmocka_unit_test(
