@@ -1,8 +1,10 @@
 #!/usr/bin/python3
 """The demo's own measuring is right: faults in a download are seen and counted, gaps are
 measured, and a report of a bad run does not pass. The names are the claims."""
+import contextlib
 import copy
 import os
+import socket
 import sys
 import tempfile
 import threading
@@ -15,9 +17,12 @@ sys.path[0:0] = [HERE, *(os.path.join(HERE, "..", f) for f in ("bench", "common"
 # pylint: disable=wrong-import-position
 import claims
 import content
+from place import Cutter
+from procs import BenchError, Procs, free_ports
 from transfer import Transfer
 
 SIZE = 3_000_000
+BUILD = os.environ.get("SP_BUILD", os.path.join(HERE, "..", "..", "build", "release"))
 
 
 class ContentIsChecked(unittest.TestCase):
@@ -84,6 +89,66 @@ class GapsAreMeasured(unittest.TestCase):
 
     def test_a_gap_ends_with_the_download(self):
         self.assertAlmostEqual(self.transfer([0.0, 1.0], 2.5).longest_gap(0.5, 4.0), 1500)
+
+
+class TheCutterTellsProcessesApart(unittest.TestCase):
+    """One process is this one, the other a child that connects when told to."""
+
+    CHILD = ("import socket, sys\nfor line in sys.stdin:\n"
+             "    s = socket.create_connection(('127.0.0.1', int(line)), 5)\n"
+             "    s.sendall(b'x'); s.settimeout(0.3)\n"
+             "    try: print(s.recv(1), flush=True)\n"
+             "    except TimeoutError: print('silent', flush=True)\n")
+
+    def echo(self, server):
+        """Sends back one byte of each connection."""
+        def answer(s):
+            with contextlib.suppress(OSError):
+                s.sendall(s.recv(1))
+        with contextlib.suppress(OSError):
+            while True:
+                self.kept.append(server.accept()[0])
+                threading.Thread(target=answer, args=(self.kept[-1],), daemon=True).start()
+
+    def setUp(self):
+        self.kept = []
+        self.addCleanup(lambda: [s.close() for s in self.kept])
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        server = socket.create_server(("127.0.0.1", 0))
+        self.addCleanup(server.close)
+        threading.Thread(target=self.echo, args=(server,), daemon=True).start()
+        self.procs = Procs(folder.name)
+        self.addCleanup(self.procs.__exit__)
+        self.port, = free_ports(1)
+        self.cutter = Cutter(self.procs, os.path.join(BUILD, "tools", "cutter"),
+                             {"a": (self.port, server.getsockname()[1])})
+        self.child = self.procs.start("child", ["/usr/bin/python3", "-c", self.CHILD], pipes=True)
+
+    def ask_child(self):
+        self.child.stdin.write(b"%d\n" % self.port)
+        self.child.stdin.flush()
+        return self.child.stdout.readline().decode().strip()
+
+    def test_what_one_process_sends_vanishes_and_what_another_sends_arrives(self):
+        mine = socket.create_connection(("127.0.0.1", self.port), 5)
+        self.kept.append(mine)
+        mine.sendall(b"x")
+        self.assertEqual(mine.recv(1), b"x")
+        self.assertEqual(self.cutter(f"hole a {self.child.pid}"), [0])  # none stands
+        self.assertEqual(self.ask_child(), "silent")
+        other = socket.create_connection(("127.0.0.1", self.port), 5)
+        self.kept.append(other)
+        other.sendall(b"y")
+        self.assertEqual(other.recv(1), b"y")
+        self.assertEqual(self.cutter(f"hole a {os.getpid()}"), [2])  # `mine` and `other`
+        self.assertEqual(self.ask_child(), "b'x'")
+        self.cutter("thaw a")
+        self.assertEqual(self.ask_child(), "b'x'")
+
+    def test_a_process_that_cannot_be_looked_at_is_said(self):
+        with self.assertRaises(BenchError):
+            self.cutter("hole a 99999999")
 
 
 def good_report():
