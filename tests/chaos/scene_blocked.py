@@ -176,15 +176,21 @@ def blocked(run):
     rounds = marker.rounds
     time.sleep(0.5)
     run.claim("the marker travels meanwhile", marker.rounds > rounds, str(marker.error))
-    run.measure("marker in the relay's memory", in_memory(fleet[entry].exit_pid(), marker.text),
-                "", 0, "==")
-    run.measure("marker in the client's memory", in_memory(client.pid, marker.text), "", 1,
-                ">=", note="that it would be found")
+    if SLOW == 1:  # a sanitizer's shadow is too large to look through
+        look_for(run, fleet[entry], client, marker)
     fleet.net("unblock all")
     traffic.stop()
     run.verdict(traffic.finish())
     run.claim("the marker's stream goes on", not marker.error, str(marker.error))
     client.stop()
+
+
+def look_for(run, relay, client, marker):
+    """In every resident page of the relay; and, so that it would be found, of the client."""
+    run.measure("marker in the relay's memory", in_memory(relay.exit_pid(), marker.text),
+                "", 0, "==")
+    run.measure("marker in the client's memory", in_memory(client.pid, marker.text), "", 1,
+                ">=", note="that it would be found")
 
 
 def rate(run, client, traffic):

@@ -123,12 +123,14 @@ class Epochs:
         self.process.wait(10 * SLOW)
         self.process.stdout.close()
 
-    def verdict(self):
-        faults = check_epochs(self.told)
-        stale = [t for t in self.told if t["reason"] == "stale-epoch"]
-        self.run.measure("stale epochs tried again and refused", len(stale), "", 1, ">=")
-        self.run.measure("stale epochs accepted", len(faults), "", 0, "==",
-                         note=str(faults[:2]) if faults else "")
+
+def epochs_verdict(run, replayers):
+    """What they were told, as measures."""
+    faults = [f for e in replayers for f in check_epochs(e.told)]
+    stale = [t for e in replayers for t in e.told if t["reason"] == "stale-epoch"]
+    run.measure("stale epochs tried again and refused", len(stale), "", 1, ">=")
+    run.measure("stale epochs accepted", len(faults), "", 0, "==",
+                note=str(faults[:2]) if faults else "")
 
 
 def bulk_under_kills(run):
@@ -163,7 +165,7 @@ def bulk_under_kills(run):
     seconds = time.monotonic() - began
     run.claim("the traffic runs to its end", not traffic.dead())
     in_window(run, workers[0], killer)
-    epochs.verdict()
+    epochs_verdict(run, [epochs])
     run.progress("streams come to their ends", now=True)
     traffic.stop()
     run.measure("SIGKILLs", killer.kills, "", kills_wanted, ">=")

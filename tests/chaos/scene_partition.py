@@ -7,7 +7,7 @@ import time
 from controlplane import sign_like
 from frame import scenario
 from netfleet import NetFleet
-from scene_crash import CLIENT, Epochs
+from scene_crash import CLIENT, Epochs, epochs_verdict
 from scene_cut import told
 from scene_death import judge
 from traffic import Traffic
@@ -83,8 +83,7 @@ def partition(run):
     run.measure("the session moved to another node", moved, "")
     run.measure("streams that failed while the client was with its home", failed_with, "", 0,
                 "==")
-    for e in d.epochs.values():
-        e.verdict()
+    epochs_verdict(run, d.epochs.values())
     run.progress("streams come to their ends", now=True)
     d.traffic.stop(60)
     v = d.traffic.finish(may_redo=True)
