@@ -32,6 +32,13 @@ void exit_want_turn(struct wrk_exit *x)
 	sp_loop_defer(x->opt.loop, &x->turn);
 }
 
+bool exit_has_memory(void)
+{
+	void *volatile p = malloc(EXIT_HEADROOM); // volatile: it is really asked for
+	free(p);
+	return p != NULL;
+}
+
 bool exit_make_room(struct wrk_exit *x)
 {
 	if (x->n.sockets < x->opt.max_sockets)

@@ -301,7 +301,8 @@ void wrk_exit_flow_open(struct wrk_exit_session *es, struct sp_flow *fl,
 	x->n.flows_asked++;
 	if (x->n.flows >= x->opt.max_flows)
 		evict(x, NULL);
-	struct exit_flow *f = calloc(1, sizeof(*f));
+	bool old = es->adopting != SP_ARENA_NONE;
+	struct exit_flow *f = old || exit_has_memory() ? calloc(1, sizeof(*f)) : NULL;
 	if (!f) {
 		x->n.flows_ended[SP_REASON_NO_MEMORY]++;
 		sp_flow_close(fl, SP_REASON_NO_MEMORY);

@@ -11,7 +11,8 @@
 #include "worker/exit.h"
 
 #define EXIT_SWEEP_MS     20
-#define EXIT_WIPE_CHUNKS  256 // of memory that is free, in a sweep: 50 MB a second
+#define EXIT_HEADROOM     98304 // bytes that can be had when something new begins
+#define EXIT_WIPE_CHUNKS  256   // of memory that is free, in a sweep: 50 MB a second
 #define EXIT_READ_BYTES   65536 // of one stream in its turn
 #define EXIT_TURN_STREAMS 64    // streams that go on reading in one turn of the loop
 #define EXIT_FLOW_QUEUE   8     // datagrams of a flow whose name is being resolved
@@ -96,6 +97,10 @@ static inline uint64_t exit_now(const struct wrk_exit *x)
 void exit_want_turn(struct wrk_exit *x);
 // Room for one more socket, if need be by giving up the stalest flow. False: none.
 bool exit_make_room(struct wrk_exit *x);
+
+// Whether so much memory is left that carriers and what is old can go on after something
+// new has begun.
+bool exit_has_memory(void);
 
 // exit_pace.c
 // How many of `want` bytes may pass now.

@@ -162,6 +162,13 @@ static enum sp_reason reason_of_errno(int err)
 	}
 }
 
+// The kernel is short of memory: nothing is wrong with the socket, no event will say when
+// to go on, and the next sweep tries again.
+static bool is_shortage(int err)
+{
+	return err == ENOBUFS || err == ENOMEM;
+}
+
 // Both directions went through this socket to their ends.
 static void check_complete(struct exit_stream *s)
 {
@@ -230,6 +237,10 @@ static enum read_result read_once(struct exit_stream *s)
 	}
 	if (err == EINTR)
 		return READ_MORE;
+	if (is_shortage(err)) {
+		exit_pace_wait_down(s);
+		return READ_BLOCKED;
+	}
 	s->readable = false;
 	if ((err == EAGAIN || err == EWOULDBLOCK) && !s->broken)
 		return READ_BLOCKED;
@@ -338,6 +349,10 @@ size_t wrk_exit_stream_sink(struct sp_stream *st, const uint8_t *buf, size_t len
 	}
 	if (errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR)
 		return 0;
+	if (is_shortage(errno)) {
+		exit_pace_wait_up(s);
+		return 0;
+	}
 	// The error was told once and is forgotten by the kernel; what came before it can
 	// still be read.
 	set_broken(s);
@@ -478,7 +493,7 @@ void wrk_exit_stream_open(struct wrk_exit_session *es, struct sp_stream *st,
 {
 	struct wrk_exit *x = es->x;
 	x->n.streams_asked++;
-	struct sp_target *again = malloc(sizeof(*again));
+	struct sp_target *again = exit_has_memory() ? malloc(sizeof(*again)) : NULL;
 	struct exit_stream *s = again ? stream_object(es, st) : NULL;
 	if (!s) {
 		free(again);

@@ -11,6 +11,9 @@
 //   crashpoint --at send --match POISON --how fault KEEPER
 //       a wild jump instead of the send of bytes that contain POISON: a fault that comes
 //       back whenever the client sends them again.
+//   crashpoint --at send --how 105 --times 100 KEEPER
+//       a hundred sends fail with errno 105 (ENOBUFS) and are not made; nothing ends. At
+//       `socket`: of new sockets.
 //
 // A line for each end goes to standard output. It exits 0 after --times of them or when
 // the keeper ended, 3 after --seconds.
@@ -33,17 +36,19 @@
 
 #define PIECE 65536
 
-enum where { AT_RECV, AT_SEND };
+enum where { AT_RECV, AT_SEND, AT_SOCKET };
 
 static struct {
 	enum where at;
 	bool fault;
+	int error; // what the call gives instead of being made; 0: the exit ends
 	const char *match;
 	unsigned times, skip, steps, every_ms, seconds;
 	pid_t keeper;
 
 	unsigned done, skipped;
 	uint64_t last_ms;
+	bool failing; // at its exit it gives `error`
 	bool entered; // the system call under way is of the kind that is waited for
 	int fd;
 	pid_t dying;
@@ -92,14 +97,17 @@ static bool contains(pid_t pid, uint64_t at, uint64_t len)
 
 static bool is_place(pid_t pid, const struct __ptrace_syscall_info *i)
 {
+	static const uint64_t calls[] = {SYS_recvmsg, SYS_sendto, SYS_socket};
 	if (i->op == PTRACE_SYSCALL_INFO_ENTRY) {
-		c.entered = i->entry.nr == (c.at == AT_RECV ? SYS_recvmsg : SYS_sendto);
-		c.fd = (int)i->entry.args[0];
+		c.entered = i->entry.nr == calls[c.at];
+		c.fd = c.at == AT_SOCKET ? -1 : (int)i->entry.args[0];
+		if (c.at == AT_SOCKET || (c.at == AT_RECV && c.error))
+			return c.entered && (c.fd < 0 || is_flow(pid, c.fd));
 		return c.at == AT_SEND && c.entered && is_flow(pid, c.fd) &&
 		       (!c.match || contains(pid, i->entry.args[1], i->entry.args[2]));
 	}
-	return c.at == AT_RECV && i->op == PTRACE_SYSCALL_INFO_EXIT && c.entered &&
-	       i->exit.rval > 0 && is_flow(pid, c.fd);
+	return c.at == AT_RECV && !c.error && i->op == PTRACE_SYSCALL_INFO_EXIT &&
+	       c.entered && i->exit.rval > 0 && is_flow(pid, c.fd);
 }
 
 // Instead of the system call that it is about to make, the process jumps nowhere.
@@ -119,6 +127,24 @@ static void derail(pid_t pid)
 #endif
 }
 
+// It is not made; at its exit stop it gives `result`.
+static void set_call(pid_t pid, bool entry, int result)
+{
+#ifdef __x86_64__
+	struct user_regs_struct r;
+	trace(PTRACE_GETREGS, pid, (uintptr_t)&r);
+	if (entry)
+		r.orig_rax = (unsigned long long)-1;
+	else
+		r.rax = (unsigned long long)(long long)result;
+	trace(PTRACE_SETREGS, pid, (uintptr_t)&r);
+#else
+	(void)pid, (void)entry, (void)result;
+	fprintf(stderr, "crashpoint: errors are for x86-64\n");
+	exit(1);
+#endif
+}
+
 static unsigned step(pid_t pid)
 {
 	unsigned n = c.steps ? (unsigned)random() % (c.steps + 1) : 0, i = 0;
@@ -131,32 +157,46 @@ static unsigned step(pid_t pid)
 	return i;
 }
 
+static void tell(pid_t pid, unsigned steps)
+{
+	static const char *const words[] = {"recv", "send", "socket"};
+	printf("%u pid=%d at=%s fd=%d steps=%u\n", c.done, (int)pid, words[c.at], c.fd,
+	       steps);
+	fflush(stdout);
+}
+
 static void end(pid_t pid)
 {
-	unsigned steps = c.fault ? 0 : step(pid);
-	if (c.fault)
+	unsigned steps = c.fault || c.error ? 0 : step(pid);
+	if (c.error)
+		set_call(pid, true, 0);
+	else if (c.fault)
 		derail(pid);
 	else
 		kill(pid, SIGKILL);
-	c.dying = pid;
+	c.failing = c.error != 0;
+	c.dying = c.error ? 0 : pid;
 	c.done++;
 	c.skipped = 0;
 	c.last_ms = now_ms();
-	printf("%u pid=%d at=%s fd=%d steps=%u\n", c.done, (int)pid,
-	       c.at == AT_RECV ? "recv" : "send", c.fd, steps);
-	fflush(stdout);
+	tell(pid, steps);
 }
 
 // Whether it was ended.
 static bool syscall_stop(pid_t pid)
 {
 	struct __ptrace_syscall_info info = {0};
+	if (c.failing) {
+		set_call(pid, false, -c.error);
+		c.failing = false;
+		return false;
+	}
 	if (ptrace(PTRACE_GET_SYSCALL_INFO, pid, (void *)sizeof(info), &info) < 0 ||
 	    !is_place(pid, &info) || now_ms() - c.last_ms < c.every_ms ||
 	    c.skipped++ < c.skip)
 		return false;
 	end(pid);
-	return true;
+	return !c.error;
 }
 
 static void seize(pid_t pid)
@@ -225,10 +265,13 @@ static bool parse(int argc, char **argv)
 	while ((o = getopt_long(argc, argv, "", options, NULL)) >= 0) {
 		switch (o) {
 		case 'a':
-			c.at = !strcmp(optarg, "send") ? AT_SEND : AT_RECV;
+			c.at = !strcmp(optarg, "send")     ? AT_SEND
+			       : !strcmp(optarg, "socket") ? AT_SOCKET
+							   : AT_RECV;
 			break;
 		case 'h':
 			c.fault = !strcmp(optarg, "fault");
+			c.error = (int)number(optarg);
 			break;
 		case 'm':
 			c.match = optarg;
@@ -256,7 +299,8 @@ static bool parse(int argc, char **argv)
 		}
 	}
 	c.keeper = optind + 1 == argc ? (pid_t)number(argv[optind]) : 0;
-	return c.keeper > 1 && !(c.fault && c.at == AT_RECV);
+	return c.keeper > 1 && !(c.fault && c.at != AT_SEND) &&
+	       !(c.at == AT_SOCKET && !c.error);
 }
 
 static void on_alarm(int signo)
@@ -270,11 +314,12 @@ int main(int argc, char **argv)
 	int status;
 	pid_t pid;
 	if (!parse(argc, argv)) {
-		fputs("usage: crashpoint --at recv|send [--how kill|fault] [--match "
+		fputs("usage: crashpoint --at recv|send|socket [--how kill|fault|ERRNO] "
+		      "[--match "
 		      "TEXT]\n"
 		      "       [--times N] [--skip N] [--steps N] [--every-ms N] "
 		      "[--seconds N]\n"
-		      "       [--seed N] KEEPER (fault: at send only)\n",
+		      "       [--seed N] KEEPER (fault: at send; socket: ERRNO only)\n",
 		      stderr);
 		return 2;
 	}
@@ -283,7 +328,7 @@ int main(int argc, char **argv)
 	seize_all();
 	puts("tracing");
 	fflush(stdout);
-	while ((c.done < c.times || c.dying) &&
+	while ((c.done < c.times || c.dying || c.failing) &&
 	       (pid = waitpid(-1, &status, __WALL)) > 0) {
 		if (WIFSTOPPED(status))
 			stopped(pid, status);
