@@ -302,6 +302,13 @@ class Fleet:
                     return pid
         return None
 
+    def kill_exit(self, name):
+        """SIGKILL to the exit process alone; its pid, or None: there is none."""
+        pid = self.exit_pid(name)
+        if pid is not None:
+            os.kill(pid, signal.SIGKILL)
+        return pid
+
     def upgrade(self, name):
         """sallyport-worker --upgrade, to its end: (exit status, what it said)."""
         done = subprocess.run([self.program("sallyport-worker"), "--upgrade",

@@ -33,12 +33,16 @@ def advice(place):
         "  echo reset a > $P/do        RST to both ends",
         "  echo freeze a > $P/do       nothing passes any more, silently",
         "  echo hole a > $P/do         the same, for new connections too",
-        "  echo thaw a > $P/do         ends both",
+        "  echo block a > $P/do        the same for the client alone: it goes on by a relay",
+        "  echo thaw a > $P/do         ends these",
         "Hurt a worker, the controller or redis, and see what the client and the health "
         "checkers make of it:",
         "  echo stop a > $P/do         SIGSTOP: it hangs, its port stays open",
         "  echo continue a > $P/do     SIGCONT",
-        "  echo kill a > $P/do         SIGKILL; also: kill controller, kill redis",
+        "  echo crash a > $P/do        SIGKILL to its exit process: another takes over",
+        "  sallyport-worker --upgrade -c $P/fleet/worker-a/config.yaml      to what is now in "
+        "$P/fleet/worker-a/sallyport-worker",
+        "  echo kill a > $P/do         SIGKILL to all of it; also: kill controller, kill redis",
         "  echo start a > $P/do        again, with what it has on disk",
         "What the operator sees:",
         "  sallyportctl status",
@@ -72,7 +76,8 @@ def obey(place, words):
     acts = {}
     if node:
         acts = {"stop": fleet.stop_worker, "continue": fleet.continue_worker,
-                "kill": fleet.kill, "start": fleet.start_worker}
+                "kill": fleet.kill, "start": fleet.start_worker, "crash": fleet.kill_exit,
+                "block": lambda n: place.cutter(f"hole {n} {fleet.client.pid}")}
     elif name in ("controller", "redis"):
         acts = {"kill": lambda n: fleet.kill_proc(getattr(fleet, n)),
                 "start": lambda n: getattr(fleet, f"start_{n}")()}

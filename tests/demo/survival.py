@@ -4,7 +4,6 @@ blocked for the client. It only does and measures; survivalclaims.py judges. Wha
 carriers: scenario.py."""
 import contextlib
 import os
-import signal
 import subprocess
 import time
 
@@ -61,12 +60,10 @@ class Survival:
         """kill -9 of the exit process of that worker, and of shadowsocks' server, which is
         started again."""
         fleet, peer = self.fleet, self.place.shadowsocks
-        keeper, before = fleet.nodes[path].proc.pid, fleet.exit_pid(path)
-        report = {"keeper": keeper, "pid": before, "pid_after": None}
+        began, before = self.timeline.now(), fleet.kill_exit(path)
+        report = {"pid": before, "pid_after": None}
         if before is None:
-            return report
-        began = self.timeline.now()
-        os.kill(before, signal.SIGKILL)
+            return {"exit_process": report}
         report["peer_pid"] = peer.kill_server()
         with contextlib.suppress(BenchError):  # that there is none is judged
             report["pid_after"] = wait_until(lambda: self._other_exit(path, before), BACK_S,
