@@ -57,9 +57,23 @@ def measure_cuts(run, path, bulk, what, command, target_ms, times):
         bulk.calm()
         told(run, path.traffic, f"{what}: {i + 1} of {times}")
     dist = sorted((ms, 1) for ms in path_samples(bulk)[samples:])
+    if not dist:
+        raise AssertionError(f"{what}: no pause was measured")
     p99 = run.distribution(what, dist)
     run.measure(f"{what}, median", percentile(dist, 50), "ms")
     run.measure(f"{what}, p99", p99, "ms", target_ms, timing=True)
+
+
+def measure_calm(run, bulk):
+    """The same where nothing is cut: what the machine and the other streams cost."""
+    before = len(path_samples(bulk))
+    for _ in range(run.size(5, 1)):
+        bulk.mark(time.monotonic())
+        time.sleep(1.5)
+        bulk.calm()
+    dist = sorted((ms, 1) for ms in path_samples(bulk)[before:])
+    run.measure("longest pause in 1.5 s without a cut", run.distribution(
+        "longest pause without a cut", dist), "ms")
 
 
 def path_samples(bulk):
@@ -92,6 +106,7 @@ def cut(run):
     path.start(*mix(run.size(0.2, 0.05), **rates))
     path.traffic.wait_live(run.size(30, 5))
     times = run.size(20, 1)
+    measure_calm(run, bulk)
     measure_cuts(run, path, bulk, "RST to new bytes", "rst client exit src=:{port}",
                  2 * RTT_MS + 50, times)
     measure_cuts(run, path, bulk, "blackhole to new bytes",
@@ -120,6 +135,7 @@ def frozen(run):
         time.sleep(0.2)
     kbit = (bulk.stat["rx"] - rx) * 8 / (bulk.stat["t"] - at) / 1000
     run.measure("freeze after 16 KB: throughput", round(kbit), "kbit/s", 200, ">=", timing=True)
+    path.net("unfreeze all")
     path.traffic.stop(30)
     v = path.traffic.finish()
     run.claim("bytes over frozen connections are right", not v.faults, str(v.told(5)))
