@@ -22,7 +22,9 @@
 #define TRIAL_MS   2
 #define HUNG       10 // looks without a tick
 #define HUNG_START 100
-#define GIVE_UP    8 // crashes within a minute
+#define GIVE_UP    8 // crashes within a minute, if it is no session's fault:
+#define UNMARKED   4 // so many of them without a mark,
+#define ONE_MARK   3 // or so many with the newest one's: its session should be gone
 #define BUDGET_MS  60000
 
 static uint64_t now_us(void)
@@ -198,6 +200,20 @@ unsigned wrk_life_crashes(const struct wrk_life *l, uint64_t mark, uint64_t with
 	return n;
 }
 
+// Another exit would crash as well. A crash in a session's work is another matter: each
+// takes one session away (worker/quarantine.h), and everybody else goes on.
+static bool is_hopeless(const struct wrk_life *l)
+{
+	unsigned unmarked = 0;
+	if (wrk_life_crashes(l, 0, BUDGET_MS) < GIVE_UP)
+		return false;
+	for (unsigned i = 0; i < WRK_CRASHES; i++)
+		unmarked += l->crash[i].mark == 0;
+	uint64_t newest = l->crash[(l->n_crashes - 1) % WRK_CRASHES].mark;
+	return unmarked >= UNMARKED ||
+	       (newest && wrk_life_crashes(l, newest, BUDGET_MS) >= ONE_MARK);
+}
+
 // The very image that runs now, whatever was installed since.
 _Noreturn void keeper_execute_again(const struct keeper *k)
 {
@@ -233,7 +249,7 @@ static void ended(struct keeper *k, int status)
 	} else {
 		l->killed++;
 	}
-	if (wrk_life_crashes(l, 0, BUDGET_MS) >= GIVE_UP) {
+	if (is_hopeless(l)) {
 		keeper_say("error", "the exit crashes again and again", signo, code);
 		_exit(EX_SOFTWARE);
 	}

@@ -42,29 +42,30 @@ static void refuse(struct wrk_quarantine *q, const uint8_t *id)
 	q->sessions++;
 }
 
-static void judge_drain(struct wrk_quarantine *q, const struct wrk_life *life)
+// Whether there were too many.
+static bool judge_drain(struct wrk_quarantine *q, const struct wrk_life *life)
 {
 	unsigned n = wrk_life_crashes(life, 0, WRK_CRASH_WITHIN_MS);
 	if (n < WRK_CRASHES_DRAIN)
-		return;
+		return false;
 	q->drained_until_ms = now_ms() + WRK_DRAINED_MS;
 	sp_error("worker", "drained: it crashes again and again", "crashes=%u for_s=%d",
 		 n, WRK_DRAINED_MS / 1000);
+	return true;
 }
 
-// The newest crash alone can make a session's second one.
 uint32_t wrk_quarantine_judge(struct wrk_quarantine *q, const struct wrk_life *life,
 			      struct sp_arena *a)
 {
 	uint32_t n = 0;
-	judge_drain(q, life);
+	unsigned most = judge_drain(q, life) ? 1 : WRK_CRASHES_OF_ONE;
 	for (uint32_t i = 0; i < sp_arena_session_top(a); i++) {
 		const struct sp_session_rec *r = sp_arena_session(a, i);
 		if (r->state != SP_REC_LIVE)
 			continue;
 		unsigned crashes =
 			wrk_life_crashes(life, r->incarnation, WRK_CRASH_WITHIN_MS);
-		if (crashes < WRK_CRASHES_OF_ONE)
+		if (crashes < most)
 			continue;
 		refuse(q, r->id);
 		n++;

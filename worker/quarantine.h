@@ -14,7 +14,7 @@
 
 #define WRK_CRASH_WITHIN_MS 60000
 #define WRK_CRASHES_OF_ONE  2 // crashes of the same mark: quarantine
-#define WRK_CRASHES_DRAIN   5 // crashes of any: no new sessions
+#define WRK_CRASHES_DRAIN   5 // crashes of any: no new sessions; then 1 is enough
 #define WRK_DRAINED_MS      600000
 #define WRK_QUARANTINE_MS   600000
 #define WRK_QUARANTINE_IDS  64 // beyond, the oldest is forgotten

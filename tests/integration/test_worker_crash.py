@@ -295,6 +295,34 @@ def test_a_session_that_crashes_the_worker_again_is_quarantined_alone(lab, origi
     assert worker.metrics()["sallyport_worker_adoption_seconds_count"] == 3
 
 
+def test_many_sessions_that_crash_the_worker_cannot_end_it(lab, servers):
+    worker = lab.worker()
+    worker.may_crash = True
+    good = lab.client("good", [worker])
+    bad = [lab.client(f"bad{i}", [worker], passport={"user": f"bad{i}"}) for i in range(8)]
+    server = TcpServer(servers, echo)
+    idle = socks_connect(good.socks, "127.0.0.1", server.port)
+    idle.settimeout(20 * SLOW)
+    socks = [socks_connect(c.socks, "127.0.0.1", server.port) for c in bad]
+    tool = crashpoint(worker, "--at", "send", "--match", "POISON", "--how", "fault",
+                      "--times", 40, "--seconds", 90 * SLOW)
+    for s in socks:
+        s.settimeout(30 * SLOW)
+        s.sendall(b"POISON")
+        with pytest.raises(OSError):
+            assert s.recv(1)
+            raise AssertionError("an answer")
+    tool.kill()
+    tool.wait()
+    assert 8 <= len(tool.stdout.readlines()) <= 16
+    assert worker.metric("sallyport_worker_quarantines_total") == 8
+    assert worker.metric("sallyport_worker_ready") == 0
+    idle.sendall(b"still")
+    assert recv_exact(idle, 5) == b"still"
+    idle.close()
+    assert all(t["lost"] == 0 for t in taken_over(worker))
+
+
 def test_five_crashes_in_a_minute_drain_the_worker(lab, servers):
     worker = lab.worker()
     worker.may_crash = True

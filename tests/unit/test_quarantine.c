@@ -143,11 +143,22 @@ static void five_crashes_in_a_minute_drain(void **state)
 	judge(w);
 	assert_false(wrk_quarantine_drains(w->q));
 	crash(w, 5, 0);
-	judge(w);
+	assert_int_equal(judge(w), 0);
 	assert_true(wrk_quarantine_drains(w->q));
-	assert_int_equal(w->q->sessions, 0);
 	w->q->drained_until_ms = now_ms() - 1;
 	assert_false(wrk_quarantine_drains(w->q));
+}
+
+static void among_many_crashes_one_is_enough(void **state)
+{
+	struct world *w = *state;
+	crash(w, 100, 0);
+	crash(w, 101, 0);
+	assert_int_equal(judge(w), 0);
+	for (int i = 0; i < 3; i++)
+		crash(w, 0, 0);
+	assert_int_equal(judge(w), 2);
+	assert_int_equal(sp_arena_session(w->a, 2)->state, SP_REC_LIVE);
 }
 
 static void what_is_refused_outlives_the_process_and_ends_in_time(void **state)
@@ -193,6 +204,7 @@ int main(void)
 		T(crashes_of_others_and_of_long_ago_do_not_count),
 		T(a_new_session_in_the_same_record_is_another_one),
 		T(five_crashes_in_a_minute_drain),
+		T(among_many_crashes_one_is_enough),
 		T(what_is_refused_outlives_the_process_and_ends_in_time),
 		T(the_mark_is_of_the_session_and_nests),
 	};
