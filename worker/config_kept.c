@@ -8,9 +8,10 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "lib/file.h"
 #include "worker/keeper_upgrade.h"
 
-#define TEXT_MAX (1 << 20)
+#define TEXT_MAX (64 << 20)
 
 static int write_all(int fd, const char *text, size_t len)
 {
@@ -23,7 +24,43 @@ static int write_all(int fd, const char *text, size_t len)
 	return 0;
 }
 
-static int write_text(int fd, const struct wrk_config *cfg)
+static int keep(int32_t *slot, const char *name, const void *text, size_t len)
+{
+	int old = *slot - 1;
+	int fd = memfd_create(name, 0); // survives exec
+	if (fd < 0)
+		return -errno;
+	int err = write_all(fd, text, len);
+	if (err) {
+		close(fd);
+		return err;
+	}
+	*slot = fd + 1;
+	if (old > 2)
+		close(old);
+	return 0;
+}
+
+// What the last exit kept, which becomes this one's; malloc'd. NULL: nothing.
+static char *kept(struct wrk_kept *k, int32_t *slot, size_t *ret_len)
+{
+	struct stat st;
+	int fd = *slot - 1;
+	if (fd < 3 || fd >= k->n_taken || k->taken[fd] || fstat(fd, &st) ||
+	    !S_ISREG(st.st_mode) || st.st_size <= 0 || st.st_size > TEXT_MAX) {
+		*slot = 0;
+		return NULL;
+	}
+	k->taken[fd] = true;
+	char *text = malloc((size_t)st.st_size);
+	*ret_len = (size_t)st.st_size;
+	if (text && pread(fd, text, *ret_len, 0) == st.st_size)
+		return text;
+	free(text);
+	return NULL;
+}
+
+int wrk_config_keep(struct wrk_kept *k, const struct wrk_config *cfg)
 {
 	char *text = NULL;
 	size_t len = 0;
@@ -34,55 +71,46 @@ static int write_text(int fd, const struct wrk_config *cfg)
 	if (fclose(f) && !err)
 		err = -ENOMEM;
 	if (!err)
-		err = write_all(fd, text, len);
+		err = keep(&wrk_upgrade_of(k->life)->config, "sallyport-config", text,
+			   len);
 	free(text);
 	return err;
 }
 
-int wrk_config_keep(struct wrk_kept *k, const struct wrk_config *cfg)
-{
-	struct wrk_upgrade *up = wrk_upgrade_of(k->life);
-	int old = up->config - 1;
-	int fd = memfd_create("sallyport-config", 0); // survives exec
-	if (fd < 0)
-		return -errno;
-	int err = write_text(fd, cfg);
-	if (err) {
-		close(fd);
-		return err;
-	}
-	up->config = fd + 1;
-	if (old > 2)
-		close(old);
-	return 0;
-}
-
-// Whether the descriptor is what the last exit says.
-static bool is_there(const struct wrk_kept *k, int fd, size_t *ret_len)
-{
-	struct stat st;
-	if (fd < 3 || fd >= k->n_taken || k->taken[fd] || fstat(fd, &st) ||
-	    !S_ISREG(st.st_mode) || st.st_size <= 0 || st.st_size > TEXT_MAX)
-		return false;
-	*ret_len = (size_t)st.st_size;
-	return true;
-}
-
 struct wrk_config *wrk_config_kept(struct wrk_kept *k, const char *path)
 {
-	struct wrk_upgrade *up = wrk_upgrade_of(k->life);
-	int fd = up->config - 1;
-	size_t len;
-	if (!is_there(k, fd, &len)) {
-		up->config = 0;
-		return NULL;
-	}
-	k->taken[fd] = true;
 	struct sp_conf_errors errs = {0};
-	struct wrk_config *cfg = NULL;
-	char *text = malloc(len);
-	if (text && pread(fd, text, len, 0) == (ssize_t)len)
-		cfg = sp_conf_parse(&wrk_config_table, path, NULL, text, len, &errs);
+	size_t len = 0;
+	char *text = kept(k, &wrk_upgrade_of(k->life)->config, &len);
+	struct wrk_config *cfg =
+		text ? sp_conf_parse(&wrk_config_table, path, NULL, text, len, &errs)
+		     : NULL;
 	free(text);
 	return cfg;
+}
+
+int wrk_fleet_keep(struct wrk_kept *k, const void *json, size_t len)
+{
+	return keep(&wrk_upgrade_of(k->life)->fleet, "sallyport-fleet", json, len);
+}
+
+void wrk_fleet_kept(struct wrk_kept *k, struct wrk_identity *id)
+{
+	char why[SP_WHY_MAX];
+	struct sp_fleet_worker *f;
+	struct sp_policy *policy;
+	size_t len = 0;
+	char *text = kept(k, &wrk_upgrade_of(k->life)->fleet, &len);
+	bool good = text && !id->fleet &&
+		    sp_fleet_worker_parse(text, len, &f, why, sizeof(why)) == 0;
+	free(text);
+	if (!good)
+		return;
+	if (wrk_identity_policy(f, &policy, why, sizeof(why))) {
+		sp_fleet_worker_free(f);
+		return;
+	}
+	sp_policy_free(id->policy);
+	id->policy = policy;
+	id->fleet = f;
 }

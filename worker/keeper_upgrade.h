@@ -47,6 +47,8 @@ struct wrk_upgrade {
 			// other; 0: none
 	int32_t exec_errno;
 	int32_t config; // 1 + descriptor (worker/config_kept.h); 0: none
+	int32_t fleet;  // likewise
+	int32_t spare;
 	uint64_t n_done, n_rolled_back;
 	uint64_t stall_us;                     // from one exit's end to the next one
 	uint64_t stalls[WRK_STALL_BOUNDS + 1]; // of upgrades, by wrk_stall_bounds

@@ -253,6 +253,8 @@ static int with_config(struct args *args)
 			       args->config, cfg->node, (int)cfg->worker);
 		status = EX_OK;
 	} else {
+		if (args->kept.heir)
+			wrk_fleet_kept(&args->kept, &id);
 		return run(args, cfg, &id);
 	}
 	wrk_identity_done(&id);

@@ -170,6 +170,8 @@ int wrk_worker_take_fleet(struct wrk_worker *w, const void *json, size_t len,
 	sp_policy_free(w->id.policy);
 	w->id.fleet = next.fleet;
 	w->id.policy = next.policy;
+	if (w->kept && wrk_fleet_keep(w->kept, json, len))
+		sp_warn("reload", "after a crash the agent must say this anew", "");
 	applied(w);
 	return 0;
 }

@@ -10,8 +10,9 @@ import subprocess
 import threading
 
 import pytest
-from harness import (BUILD, SLOW, Worker, alone, children, comm, curl_sha256, descendants,
+from harness import (BUILD, SLOW, Worker, alone, children, comm, curl, curl_sha256, descendants,
                      free_port, http_get, recv_exact, runs, socks_connect)
+from minictl import EnrolledWorker, MiniController
 from servers import TcpServer, tcp_echo, wait_until
 from test_worker_crash import Run, digest, taken_over, upload
 
@@ -551,3 +552,59 @@ def test_another_home_id_needs_a_restart(place):
     status, text = w.ask("reload")
     assert status == 78 and "home_id: another id needs a restart" in text
     place.streams.speak()
+
+
+def agents(worker):
+    """Pids of the agents that run, under whichever exit."""
+    found = []
+    for pid in descendants(worker.pid):
+        try:
+            with open(f"/proc/{pid}/cmdline", "rb") as f:
+                found += [pid] if b"agent" in f.read().split(b"\0") and runs(pid) else []
+        except FileNotFoundError:
+            continue
+    return found
+
+
+def test_an_enrolled_worker_is_upgraded_with_its_agent(lab, servers, origin):
+    ctl = MiniController(lab)
+    ctl.found(node__fra1__0={"region": "eu"})
+    w = EnrolledWorker(lab, ctl, start=False)
+    w.program, command = w.dir / "sallyport-worker", w.argv[0]
+    shutil.copy(command, w.program)
+    w.argv[0] = str(w.program)
+    w.start().wait_ready()
+    c = lab.client("client", [w])
+    server = TcpServer(servers, tcp_echo)
+    streams = Streams(c, server, 5)
+    streams.speak()
+
+    def ask(what):
+        r = subprocess.run([command, f"--{what}", *w.argv[1:]], capture_output=True, text=True,
+                           timeout=60 * SLOW)
+        return r.returncode, r.stdout + r.stderr
+
+    url = f"http://127.0.0.1:{origin.port}/bytes/100000"
+    for program, want in [(BUILD / "bin" / "sallyport-worker", 0),
+                          (BUILD / "tools" / "worker-hang", 70),
+                          (BUILD / "bin" / "sallyport-worker", 0)]:
+        shutil.copy(program, w.dir / "new")
+        (w.dir / "new").rename(w.program)
+        status, text = ask("upgrade")
+        assert status == want, text
+        assert w.ready(), "what the control plane said holds on, before there is an agent"
+        assert curl_sha256(c.socks, url)[0] == 100000
+        streams.speak()
+        wait_until(lambda: len(agents(w)) == 1, 10 * SLOW, "one agent")
+        wait_until(lambda: http_get(w.agent_admin, "/livez")[0] == 200, 10 * SLOW, "its port")
+    mark = ctl.mark()
+    ctl.put(tier__standard={}, policy={"rules": ["deny 127.0.0.0/8"]})
+    ctl.wait("ack", after=mark)
+    wait_until(lambda: curl(c.socks, url)[0] != 0, 10 * SLOW, "the new policy")
+    # usage is exact over all of it: what streams carried, both ways
+    down = 3 * 100000 + 4 * 5 * 4
+    wait_until(lambda: ctl.used("alice")[1] >= down, 20 * SLOW, "usage")
+    head = ctl.used("alice")[1] - down
+    assert head < 3 * 1000, "more than the heads of three answers"
+    streams.close()
+    ctl.stop()
