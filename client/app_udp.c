@@ -11,6 +11,7 @@
 
 #include <sodium.h>
 
+#include "client/questions.h"
 #include "client/socks5.h"
 
 #define BUCKETS        4096
@@ -49,6 +50,7 @@ struct cli_udp {
 	struct cli_udp_counters n;
 	uint8_t hash_key[crypto_shorthash_KEYBYTES];
 	struct app_flow_list bucket[BUCKETS];
+	struct cli_questions questions; // of app_flows
 	uint8_t buf[CLI_SOCKS5_HEADER_MAX + SP_DATAGRAM_MAX + 1];
 };
 
@@ -67,8 +69,15 @@ static struct app_flow_list *bucket_of(struct cli_udp *t, const struct assoc *as
 	return &t->bucket[h % BUCKETS];
 }
 
+static bool is_lookup(const struct app_flow *f)
+{
+	return f->target.port == CLI_QUESTION_PORT;
+}
+
 static void flow_forget(struct app_flow *f)
 {
+	if (is_lookup(f))
+		cli_questions_forget(&f->assoc->t->questions, f);
 	f->assoc->t->n.flows--;
 	LIST_REMOVE(f, bucket);
 	LIST_REMOVE(f, of_assoc);
@@ -110,23 +119,52 @@ static struct app_flow *flow_make(struct assoc *as, const struct sp_target *targ
 	return f;
 }
 
-// The flow of this destination, on an exit that works if there is one.
-static struct app_flow *flow_get(struct assoc *as, const struct sp_target *target)
+// Whether it goes to the exit in use. A look-up depends on no address of its source and
+// waits neither for an adoption nor for a relay.
+static bool should_leave(const struct app_flow *f)
 {
-	struct cli_udp *t = as->t;
-	struct app_flow *f = flow_find(as, target);
-	if (!f)
-		return flow_make(as, target);
-	if (!cli_uplink_flow_should_leave(t->u, f->session))
-		return f;
+	const struct cli_uplink *u = f->assoc->t->u;
+	return is_lookup(f) ? cli_uplink_should_leave(u, f->session)
+			    : cli_uplink_flow_should_leave(u, f->session);
+}
+
+// False: it is gone.
+static bool flow_move(struct app_flow *f)
+{
+	struct cli_udp *t = f->assoc->t;
 	sp_flow_close(f->fl, SP_REASON_CANCELLED);
 	cli_uplink_touch(t->u, f->session);
 	t->n.moved++;
-	if (flow_attach(f)) {
-		flow_forget(f);
-		return NULL;
+	if (!flow_attach(f))
+		return true;
+	flow_forget(f);
+	return false;
+}
+
+// The flow of this destination, on an exit that works if there is one.
+static struct app_flow *flow_get(struct assoc *as, const struct sp_target *target)
+{
+	struct app_flow *f = flow_find(as, target);
+	if (!f)
+		return flow_make(as, target);
+	return !should_leave(f) || flow_move(f) ? f : NULL;
+}
+
+void cli_udp_rehome(struct cli_udp *t)
+{
+	uint64_t now_us = sp_loop_now_us(t->opt.loop);
+	struct cli_question *x;
+	unsigned at = 0;
+	while ((x = cli_questions_next(&t->questions, &at, now_us))) {
+		struct app_flow *f = (struct app_flow *)(uintptr_t)x->flow;
+		if (x->home == f->session && !should_leave(f))
+			continue;
+		if (should_leave(f) && !flow_move(f))
+			continue; // with its questions
+		cli_question_done(x);
+		t->n.asked_again += sp_flow_send(f->fl, x->bytes, x->len) == 0;
+		cli_uplink_touch(t->u, f->session);
 	}
-	return f;
 }
 
 // ---- the engine's calls ----
@@ -140,6 +178,8 @@ static void flow_data(void *ctx, struct sp_flow *fl, const uint8_t *buf, size_t 
 			       {(void *)(uintptr_t)buf, len}};
 	struct msghdr msg = {.msg_iov = iov, .msg_iovlen = 2};
 	(void)ctx;
+	if (is_lookup(f))
+		cli_questions_answered(&f->assoc->t->questions, f, buf, len);
 	if (sendmsg(f->assoc->fd, &msg, MSG_NOSIGNAL | MSG_DONTWAIT) < 0)
 		n->dropped_to_app++;
 	else
@@ -224,6 +264,9 @@ static void from_app(struct assoc *as, const uint8_t *buf, size_t len)
 		t->n.dropped_uplink++;
 		return;
 	}
+	if (is_lookup(f))
+		cli_questions_asked(&t->questions, f, f->session, buf + head,
+				    len - (size_t)head, sp_loop_now_us(t->opt.loop));
 	cli_uplink_touch(t->u, f->session);
 }
 

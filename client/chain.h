@@ -28,7 +28,7 @@
 #define CLI_CHAIN_NEVER UINT64_MAX
 
 struct cli_chain_options {
-	uint32_t failover_ms;    // 500
+	uint32_t failover_ms;    // 350
 	uint32_t hold_down_ms;   // 30,000
 	uint32_t stagger_ms;     // between the first dials: 50
 	uint32_t backoff_min_ms; // 50

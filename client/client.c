@@ -34,6 +34,7 @@ static void rehome(void *ctx)
 {
 	struct cli_client *c = ctx;
 	cli_streams_rehome(c->streams);
+	cli_udp_rehome(c->udp);
 }
 
 static const struct cli_uplink_ops uplink_ops = {.rehome = rehome};

@@ -285,6 +285,9 @@ static void put_apps(const struct cli_client *c, struct sp_metrics_writer *w)
 	put_one(w, "sallyport_client_connections_moved", SP_METRIC_COUNTER,
 		"Connections opened anew on another exit", s->moved);
 	put_redone(s, w);
+	put_one(w, "sallyport_client_lookups_asked_again", SP_METRIC_COUNTER,
+		"Look-ups asked once more, since their flow had moved to another exit",
+		cli_udp_counters(c->udp)->asked_again);
 	put_one(w, "sallyport_client_connections_reset", SP_METRIC_COUNTER,
 		"Connections that ended in a reset", s->reset);
 	put_one(w, "sallyport_client_requests_refused", SP_METRIC_COUNTER,

@@ -144,6 +144,7 @@ static json_t *json_udp(const struct cli_client *c)
 	put(o, "to_apps", u->to_app);
 	put(o, "dropped", u->dropped_from_app + u->dropped_to_app + u->dropped_uplink);
 	put(o, "flows_moved", u->moved);
+	put(o, "lookups_asked_again", u->asked_again);
 	put(o, "evicted", u->associations_evicted);
 	return o;
 }

@@ -53,10 +53,10 @@ class Lookups(threading.Thread):
                 n = due.pop(0)[1]
                 if n not in self.answered:
                     with contextlib.suppress(OSError):
-                        self.sock.send(self.head + struct.pack(">I", n) + b"who is example?")
+                        self.sock.send(self.head + struct.pack("<I", n) + b"who is example?")
             with contextlib.suppress(OSError):
                 while data := self.sock.recv(2048):
-                    n = struct.unpack(">I", data[10:14])[0]
+                    n = struct.unpack("<I", data[10:14])[0]
                     self.answered.setdefault(n, time.monotonic())
 
     def finish(self):

@@ -2,6 +2,7 @@
 the world outside at ends of their own, and streams whose two ends know what each other said.
 Everything else is tests/chaos/netfleet.py's."""
 
+import asyncio
 import contextlib
 import os
 import signal
@@ -65,12 +66,23 @@ class World:
     async def _quiet(self, reader, writer):
         source = writer.get_extra_info("peername")[0]
         data = await reader.read(65536)
+        if data.startswith(b"flood "):
+            return await self._flood(writer, int(data[6:]))
         self.hellos.append((source, data))
         if len(self.hellos) > self.mute:
             writer.write(b"answer" + data)
         while await reader.read(65536):
             pass
         writer.close()
+
+    @staticmethod
+    async def _flood(writer, rate):
+        """So many bytes a second."""
+        with contextlib.suppress(OSError):
+            while True:
+                writer.write(bytes(rate // 50))
+                await writer.drain()
+                await asyncio.sleep(0.02)
 
     def close(self):
         self.echo.close()

@@ -2,7 +2,7 @@
 programs, health checkers among them: new flows go on at another node at once, what can be
 redone is, and what cannot is reset as soon as the death is known by evidence, never before."""
 
-import socket
+import shutil
 import time
 
 import pytest
@@ -173,6 +173,38 @@ def test_look_ups_go_on_over_a_death(place):
     print(f"{answered} of {asked} answered, {late} after another question; slowest "
           f"{took[-1]:.0f} ms")
     assert asked > 100 and answered >= asked * 0.999
+    # What was on its way is asked once more by the client itself, before the resolver does.
+    assert client.status()["udp"]["lookups_asked_again"] >= 5
+
+
+def test_a_wiped_worker_costs_no_more_than_a_second_of_counters(place):
+    """Its processes, its memory and its disk are gone at once, in the middle of a download."""
+    client = place.new_client()
+    home, rate = place.home, 200_000
+    got, lost = [], None
+    with place.connect(place.world.quiet.port) as s:  # it sends nothing until it is asked
+        place.world.mute = 0
+        s.settimeout(10 * SLOW)
+        s.sendall(b"flood %d" % rate)
+        end = time.monotonic() + 4
+        while time.monotonic() < end:
+            got.append((time.monotonic(), len(s.recv(1 << 16))))
+        died = place.die(home)
+        shutil.rmtree(place.fleet[home].dir / "state")
+    all_before = sum(n for at, n in got if at <= died)
+    told = sum(n for at, n in got if at <= died - 1.0)
+
+    def used():
+        (user,) = place.fleet.operator.json("get", "users")["users"]
+        return user["used_up"] + user["used_down"]
+
+    time.sleep(1)
+    lost = all_before - used()
+    print(f"{all_before} bytes were given to the client, {lost} of them are not counted: "
+          f"{lost / rate:.2f} s")
+    assert used() >= told * (1 if SLOW == 1 else 0.5)
+    wait_until(lambda: place.moved("adopted") >= 1, 15 * SLOW, "the session goes on")
+    assert place.first_byte(client) < 2 * SLOW
 
 
 def test_no_stream_has_two_homes_whatever_is_cut_from_whom(place):
