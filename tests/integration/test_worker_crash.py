@@ -295,6 +295,31 @@ def test_a_session_that_crashes_the_worker_again_is_quarantined_alone(lab, origi
     assert worker.metrics()["sallyport_worker_adoption_seconds_count"] == 3
 
 
+def test_a_session_that_hangs_the_worker_again_is_quarantined_alone(lab, servers):
+    worker = lab.worker()
+    good = lab.client("good", [worker])
+    bad = lab.client("bad", [worker])
+    server = TcpServer(servers, echo)
+    idle = socks_connect(good.socks, "127.0.0.1", server.port)
+    tool = crashpoint(worker, "--at", "send", "--match", "POISON", "--how", "hang",
+                      "--times", 20, "--seconds", 90 * SLOW)
+    with socks_connect(bad.socks, "127.0.0.1", server.port) as s:
+        s.settimeout(30 * SLOW)
+        s.sendall(b"POISON")
+        with pytest.raises(OSError):
+            assert s.recv(1)
+            raise AssertionError("an answer")
+    tool.kill()
+    tool.wait()
+    assert len(tool.stdout.readlines()) == 2
+    assert [t["quarantined"] for t in taken_over(worker)] == [0, 1]
+    assert worker.metric('sallyport_worker_adoptions_total{cause="hang"}') == 2
+    idle.settimeout(10 * SLOW)
+    idle.sendall(b"here")
+    assert recv_exact(idle, 4) == b"here"
+    idle.close()
+
+
 def test_many_sessions_that_crash_the_worker_cannot_end_it(lab, servers):
     worker = lab.worker()
     worker.may_crash = True

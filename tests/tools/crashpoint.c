@@ -11,6 +11,7 @@
 //   crashpoint --at send --match POISON --how fault KEEPER
 //       a wild jump instead of the send of bytes that contain POISON: a fault that comes
 //       back whenever the client sends them again.
+//       With --how hang it stands still there, until the keeper takes it for hung.
 //   crashpoint --at send --how 105 --times 100 KEEPER
 //       a hundred sends fail with errno 105 (ENOBUFS) and are not made; nothing ends. At
 //       `socket`: of new sockets.
@@ -40,7 +41,7 @@ enum where { AT_RECV, AT_SEND, AT_SOCKET };
 
 static struct {
 	enum where at;
-	bool fault;
+	bool fault, hang;
 	int error; // what the call gives instead of being made; 0: the exit ends
 	const char *match;
 	unsigned times, skip, steps, every_ms, seconds;
@@ -167,12 +168,12 @@ static void tell(pid_t pid, unsigned steps)
 
 static void end(pid_t pid)
 {
-	unsigned steps = c.fault || c.error ? 0 : step(pid);
+	unsigned steps = c.fault || c.error || c.hang ? 0 : step(pid);
 	if (c.error)
 		set_call(pid, true, 0);
 	else if (c.fault)
 		derail(pid);
-	else
+	else if (!c.hang)
 		kill(pid, SIGKILL);
 	c.failing = c.error != 0;
 	c.dying = c.error ? 0 : pid;
@@ -271,6 +272,7 @@ static bool parse(int argc, char **argv)
 			break;
 		case 'h':
 			c.fault = !strcmp(optarg, "fault");
+			c.hang = !strcmp(optarg, "hang");
 			c.error = (int)number(optarg);
 			break;
 		case 'm':
@@ -314,7 +316,8 @@ int main(int argc, char **argv)
 	int status;
 	pid_t pid;
 	if (!parse(argc, argv)) {
-		fputs("usage: crashpoint --at recv|send|socket [--how kill|fault|ERRNO] "
+		fputs("usage: crashpoint --at recv|send|socket [--how "
+		      "kill|fault|hang|ERRNO] "
 		      "[--match "
 		      "TEXT]\n"
 		      "       [--times N] [--skip N] [--steps N] [--every-ms N] "
