@@ -55,6 +55,7 @@ int wrk_relaying_open(struct wrk_worker *w)
 	struct wrk_trunks_options t = {
 		.loop = w->loop,
 		.keys = &w->keys,
+		.resolve = w->resolve,
 		.opened = on_opened,
 		.ctx = w,
 	};

@@ -15,6 +15,7 @@
 #include "lib/fleet.h"
 #include "lib/handshake.h"
 #include "lib/loop.h"
+#include "worker/resolve.h"
 #include "worker/trunk_mux.h"
 
 struct wrk_trunks;
@@ -42,6 +43,7 @@ struct wrk_trunks_counters {
 struct wrk_trunks_options {
 	struct sp_loop *loop;
 	const struct sp_hs_worker_keys *keys; // outlive it
+	struct wrk_resolve *resolve;          // outlives it; NULL: names are not dialled
 	struct wrk_trunks_limits limits;
 	// Another worker relays a carrier to this home: as in struct wrk_mux_ops.
 	enum sp_reason (*opened)(void *ctx, struct wrk_pipe *p,

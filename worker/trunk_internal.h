@@ -13,6 +13,7 @@
 #define TRUNK_OUT_BYTES (64 << 10) // sealed at once
 
 enum trunk_state {
+	TRUNK_RESOLVE, // the name of its address
 	TRUNK_CONNECT, // connect, TLS
 	TRUNK_ANSWER,  // of the peer, to the first flight
 	TRUNK_UP,
@@ -35,6 +36,13 @@ struct trunk_member {
 	bool kept;           // while members change
 };
 
+struct trunk_dial {                // a copy of what is dialled
+	struct sp_carrier_dial to; // with the TLS context, which is the trunk's
+	char server_name[SP_NAME_MAX + 1];
+	uint16_t port;
+	struct sp_hs_client hs;
+};
+
 struct wrk_trunk {
 	struct trunk_member *member; // NULL: it ended
 	struct wrk_trunks *trunks;
@@ -45,7 +53,8 @@ struct wrk_trunk {
 	struct event ev;
 	struct sp_deferred work, reap;
 	struct sp_timer timer;
-	struct sp_hs_client *hs; // until the answer
+	struct trunk_dial *dial;   // until the answer
+	struct wrk_lookup *lookup; // RESOLVE
 	struct sp_record_tx tx;
 	struct sp_record_rx rx;
 	struct wrk_mux *mux;  // UP

@@ -223,7 +223,7 @@ static void send_flight(struct wrk_trunk *k)
 		.trunk = true,
 	};
 	uint8_t flight[SP_HS_FLIGHT_MAX];
-	int n = sp_hs_client_start(k->hs, &o, flight, sizeof(flight));
+	int n = sp_hs_client_start(&k->dial->hs, &o, flight, sizeof(flight));
 	if (n < 0) {
 		fail(k, SP_REASON_INTERNAL);
 		return;
@@ -236,7 +236,7 @@ static void send_flight(struct wrk_trunk *k)
 static size_t take_answer(struct wrk_trunk *k, const uint8_t *buf, size_t len)
 {
 	struct sp_hs_result res;
-	int n = sp_hs_client_finish(k->hs, buf, len, &res);
+	int n = sp_hs_client_finish(&k->dial->hs, buf, len, &res);
 	if (n == SP_E_AGAIN)
 		return 0;
 	if (n < 0 || res.entry || res.home_id != k->member->home_id)
@@ -247,8 +247,8 @@ static size_t take_answer(struct wrk_trunk *k, const uint8_t *buf, size_t len)
 		fail(k, SP_REASON_NO_MEMORY);
 	if (n > 0)
 		sp_hs_keys_wipe(&res.keys);
-	free(k->hs); // finished: nothing is left in it
-	k->hs = NULL;
+	free(k->dial); // the handshake is finished: nothing is left in it
+	k->dial = NULL;
 	if (k->reason)
 		return len;
 	k->trunks->n.dialling--;
@@ -371,6 +371,8 @@ static void on_timer(void *ctx)
 
 static void go_on(struct wrk_trunk *k)
 {
+	if (k->state == TRUNK_RESOLVE)
+		return;
 	if (k->state == TRUNK_CONNECT) {
 		int err = sp_carrier_handshake(k->carrier);
 		if (err == -EAGAIN)
@@ -420,33 +422,35 @@ static void on_reap(struct sp_deferred *d)
 	free(k);
 }
 
-// Takes the carrier in every case.
-static struct wrk_trunk *trunk_new(struct trunk_member *m, struct sp_carrier *c)
+static struct wrk_trunk *trunk_new(struct trunk_member *m)
 {
 	struct wrk_trunk *k = calloc(1, sizeof(*k));
-	struct sp_loop *loop = m->trunks->opt.loop;
-	if (!k) {
-		sp_carrier_free(c);
+	if (!k)
 		return NULL;
-	}
 	k->member = m;
 	k->trunks = m->trunks;
-	k->carrier = c;
 	k->error = "";
 	k->can_read = k->can_write = true;
 	k->work.run = on_work;
 	k->reap.run = on_reap;
-	sp_timer_init(&k->timer, loop, on_timer, k);
-	if (event_assign(&k->ev, sp_loop_base(loop), sp_carrier_fd(c),
-			 EV_READ | EV_WRITE | EV_ET | EV_PERSIST, on_event, k) ||
-	    event_add(&k->ev, NULL)) {
-		sp_timer_done(&k->timer);
-		sp_carrier_free(c);
-		free(k);
-		return NULL;
-	}
-	k->has_event = true;
+	sp_timer_init(&k->timer, m->trunks->opt.loop, on_timer, k);
 	return k;
+}
+
+// The carrier is the trunk's in every case.
+static int take_carrier(struct wrk_trunk *k, struct sp_carrier *c)
+{
+	k->carrier = c;
+	if (event_assign(&k->ev, sp_loop_base(k->trunks->opt.loop), sp_carrier_fd(c),
+			 EV_READ | EV_WRITE | EV_ET | EV_PERSIST, on_event, k) ||
+	    event_add(&k->ev, NULL))
+		goto fail;
+	k->has_event = true;
+	return 0;
+fail:
+	sp_carrier_free(c);
+	k->carrier = NULL;
+	return -ENOMEM;
 }
 
 static int make_tls(const struct sp_fleet_carrier *c, struct sp_tls **ret)
@@ -460,39 +464,80 @@ static int make_tls(const struct sp_fleet_carrier *c, struct sp_tls **ret)
 					 : 0;
 }
 
+static int begin_connect(struct wrk_trunk *k)
+{
+	struct sp_carrier *c;
+	int err = sp_carrier_connect(&k->dial->to, &c);
+	if (!err)
+		err = take_carrier(k, c);
+	if (err)
+		return err;
+	k->state = TRUNK_CONNECT;
+	defer(k);
+	return 0;
+}
+
+static void set_address(struct trunk_dial *d, int family, const uint8_t *addr)
+{
+	struct sp_target t = {.kind = family == AF_INET ? SP_TARGET_IPV4 : SP_TARGET_IPV6,
+			      .port = d->port};
+	memcpy(family == AF_INET ? t.v4 : t.v6, addr, family == AF_INET ? 4 : 16);
+	(void)!sp_target_to_sockaddr(&t, &d->to.addr, &d->to.addr_len);
+}
+
+// The first address that can be dialled is.
+static void on_answer(void *ctx, const struct wrk_dnsanswer *a, bool last)
+{
+	struct wrk_trunk *k = ctx;
+	int err = -ENETUNREACH;
+	if (last)
+		k->lookup = NULL;
+	for (unsigned i = 0; i < a->n && err && k->state == TRUNK_RESOLVE; i++) {
+		set_address(k->dial, a->family, a->addr[i]);
+		err = begin_connect(k);
+	}
+	if (last && k->state == TRUNK_RESOLVE)
+		fail(k, a->n ? reason_of(err) : a->status);
+}
+
+static const struct wrk_resolve_ops resolve_ops = {.answer = on_answer};
+
+static int begin_dial(struct wrk_trunk *k, const struct sp_fleet_carrier *from)
+{
+	struct trunk_dial *d = k->dial;
+	const struct sp_target *t = &from->address;
+	d->to.kind = from->kind;
+	d->port = t->port;
+	strcpy(d->server_name, from->server_name);
+	d->to.server_name = *d->server_name ? d->server_name : NULL;
+	int err = make_tls(from, &k->tls);
+	d->to.tls = k->tls;
+	if (err)
+		return err;
+	if (t->kind == SP_TARGET_NAME)
+		return k->trunks->opt.resolve
+			       ? wrk_resolve_start(k->trunks->opt.resolve, t->name,
+						   &resolve_ops, k, &k->lookup)
+			       : SP_E_MALFORMED;
+	err = sp_target_to_sockaddr(t, &d->to.addr, &d->to.addr_len);
+	return err ? err : begin_connect(k);
+}
+
 int trunk_dial(struct trunk_member *m, const struct sp_fleet_carrier *from,
 	       struct wrk_trunk **ret)
 {
-	struct sp_carrier_dial d = {
-		.kind = from->kind,
-		.server_name = *from->server_name ? from->server_name : NULL,
-	};
-	struct sp_hs_client *hs = NULL;
-	struct sp_carrier *c;
-	int err = sp_target_to_sockaddr(&from->address, &d.addr, &d.addr_len);
-	if (!err)
-		err = make_tls(from, &d.tls);
-	if (!err)
-		err = sp_carrier_connect(&d, &c);
+	struct wrk_trunk *k = trunk_new(m);
+	if (!k)
+		return -ENOMEM;
+	k->dialled = true;
+	k->state = TRUNK_RESOLVE;
+	k->dial = calloc(1, sizeof(*k->dial));
+	int err = k->dial ? begin_dial(k, from) : -ENOMEM;
 	if (err) {
-		sp_tls_free(d.tls);
+		trunk_end(k, SP_REASON_NONE);
 		return err;
 	}
-	hs = calloc(1, sizeof(*hs));
-	struct wrk_trunk *k = trunk_new(m, c);
-	if (!k || !hs) {
-		if (k)
-			trunk_end(k, SP_REASON_NONE);
-		free(hs);
-		sp_tls_free(d.tls);
-		return -ENOMEM;
-	}
-	k->dialled = true;
-	k->tls = d.tls;
-	k->hs = hs;
-	k->state = TRUNK_CONNECT;
 	sp_timer_set(&k->timer, now_us(k) + DIAL_US);
-	defer(k);
 	*ret = k;
 	return 0;
 }
@@ -501,11 +546,16 @@ int trunk_accept(struct trunk_member *m, struct sp_carrier *c,
 		 const struct sp_hs_keys *keys, const uint8_t *answer, size_t len,
 		 struct wrk_trunk **ret)
 {
-	struct wrk_trunk *k = trunk_new(m, c);
-	if (!k)
+	struct wrk_trunk *k = trunk_new(m);
+	if (!k) {
+		sp_carrier_free(c);
 		return -ENOMEM;
-	send_bytes(k, answer, len);
-	if (come_up(k, keys)) {
+	}
+	k->state = TRUNK_ANSWER;
+	int err = take_carrier(k, c);
+	if (!err)
+		send_bytes(k, answer, len);
+	if (err || come_up(k, keys)) {
 		trunk_end(k, SP_REASON_NONE);
 		return -ENOMEM;
 	}
@@ -551,10 +601,12 @@ void trunk_end(struct wrk_trunk *k, enum sp_reason why)
 	k->carrier = NULL;
 	sp_tls_free(k->tls);
 	k->tls = NULL;
-	if (k->hs)
-		sp_hs_client_done(k->hs);
-	free(k->hs);
-	k->hs = NULL;
+	wrk_resolve_cancel(k->lookup);
+	k->lookup = NULL;
+	if (k->dial)
+		sp_hs_client_done(&k->dial->hs);
+	free(k->dial);
+	k->dial = NULL;
 	free(k->rbuf);
 	free(k->wbuf);
 	k->rbuf = k->wbuf = NULL;

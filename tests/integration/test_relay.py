@@ -159,6 +159,7 @@ def memory_has(pid, marker):
     return found
 
 
+@pytest.mark.skipif(SLOW > 1, reason="a sanitizer maps terabytes")
 def test_the_relay_never_has_a_byte_in_clear(place, servers):
     async def flood(reader, writer):
         await reader.readexactly(len(MARKER))
@@ -241,6 +242,29 @@ def test_who_leaves_the_fleet_loses_its_trunk_and_comes_back_with_it(place, serv
         place.introduce(4)
         say(s, b"two")
         assert place.relayed() >= 1
+
+
+class Named:
+    """A worker whose address is a name."""
+
+    def __init__(self, worker):
+        self.worker = worker
+
+    def exit_entry(self):
+        entry = self.worker.exit_entry()
+        entry["carriers"][0]["address"] = f"origin.example:{self.worker.port}"
+        return entry
+
+
+def test_a_member_may_be_known_by_name(place, servers):
+    place.introduce(3, members=[Named(w) for w in place.workers])
+    echo = TcpServer(servers, tcp_echo)
+    with socks_connect(place.socks, "127.0.0.1", echo.port) as s:
+        say(s, b"one")
+        place.block()
+        say(s, b"two")
+        assert place.relayed() >= 1
+        assert place.home.metric('sallyport_worker_trunks_made_total{by="other"}') == 1
 
 
 def test_without_members_an_entry_says_that_it_cannot(lab, servers):
