@@ -1,7 +1,6 @@
 #include "worker/keeper.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdio.h>
@@ -9,7 +8,6 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
-#include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <sysexits.h>
@@ -91,45 +89,6 @@ static int open_old(struct keeper *k, const char *text)
 
 // ---- the exit ----
 
-// Places in the table of descriptors: all that are open lie below. -errno.
-static int table_size(void)
-{
-	char line[256];
-	int n = -ENOENT;
-	FILE *f = fopen("/proc/self/status", "re");
-	if (!f)
-		return -errno;
-	while (n < 0 && fgets(line, sizeof(line), f))
-		if (sscanf(line, "FDSize: %d", &n) != 1)
-			n = -ENOENT;
-	fclose(f);
-	return n;
-}
-
-// Asking for each is cheaper by far than listing /proc/self/fd, which makes an inode for
-// each.
-static int list_inherited(struct wrk_kept *k)
-{
-	int n = table_size();
-	if (n < 0)
-		return n;
-	k->taken = malloc((size_t)n * sizeof(*k->taken) + 1);
-	if (!k->taken)
-		return -ENOMEM;
-	for (int fd = 0; fd < n; fd++)
-		k->taken[fd] = fd < 3 || fd == k->fd || fcntl(fd, F_GETFD) < 0;
-	k->n_taken = n;
-	return 0;
-}
-
-void wrk_kept_signals(sigset_t *ret)
-{
-	sigemptyset(ret);
-	sigaddset(ret, SIGHUP);
-	sigaddset(ret, SIGTERM);
-	sigaddset(ret, SIGINT);
-}
-
 static int begin_exit(const struct keeper *k, pid_t parent, struct wrk_kept *ret)
 {
 	sigset_t asking;
@@ -149,9 +108,9 @@ static int begin_exit(const struct keeper *k, pid_t parent, struct wrk_kept *ret
 		.trial = k->trial,
 		.began_us = now_us(),
 	};
-	int err = list_inherited(ret);
+	int err = keeper_list_inherited(ret);
 	if (err) {
-		keeper_say("error", "cannot list /proc/self/fd", 0, -err);
+		keeper_say("error", "cannot read /proc/self/status", 0, -err);
 		_exit(EX_OSERR);
 	}
 	return 0;
@@ -337,22 +296,4 @@ int wrk_keeper_run(char **argv, struct wrk_kept *ret, char *why, size_t cap)
 	snprintf(why, cap, "clone of the exit: %s", strerror(-err));
 	sigprocmask(SIG_SETMASK, &was, NULL);
 	return err;
-}
-
-int wrk_kept_sweep(struct wrk_kept *k)
-{
-	struct sockaddr none = {.sa_family = AF_UNSPEC};
-	int n = 0;
-	for (int fd = 3; fd < k->n_taken; fd++) {
-		if (k->taken[fd])
-			continue;
-		k->taken[fd] = true;
-		(void)connect(fd, &none, sizeof(none));
-		close(fd);
-		n++;
-	}
-	free(k->taken);
-	k->taken = NULL;
-	k->n_taken = 0;
-	return n;
 }

@@ -30,6 +30,13 @@ void keeper_say(const char *level, const char *text, int signo, int status);
 // The very image that runs now, whatever was installed since.
 _Noreturn void keeper_execute_again(const struct keeper *k);
 
+// kept.c
+
+// Places in the table of descriptors: all that are open lie below. -errno.
+int keeper_table_size(void);
+// What a new exit finds open. 0; -errno.
+int keeper_list_inherited(struct wrk_kept *k);
+
 // keeper_rights.c: whether all that a keeper needs can be had. 0; -errno, and `why` names
 // what is missing and the remedy.
 int keeper_rights(char *why, size_t cap);

@@ -1,6 +1,5 @@
 // What a keeper needs of its surroundings, looked at before anything depends on it, so
 // that what is missing is said with its remedy and not met at a crash.
-#include <dirent.h>
 #include <errno.h>
 #include <sched.h>
 #include <signal.h>
@@ -56,12 +55,12 @@ static int look_at_memory(char *why, size_t cap)
 
 static int look_at_proc(char *why, size_t cap)
 {
-	DIR *d = opendir("/proc/self/fd");
-	if (!d)
-		return fail(why, cap, errno, "/proc/self/fd cannot be listed",
+	FILE *f = fopen("/proc/self/status", "re");
+	if (!f)
+		return fail(why, cap, errno, "/proc/self/status cannot be read",
 			    errno == EMFILE ? "LimitNOFILE= must be higher"
 					    : "/proc must be mounted");
-	closedir(d);
+	fclose(f);
 	if (access("/proc/self/exe", X_OK))
 		return fail(why, cap, errno, "/proc/self/exe cannot be executed again",
 			    "the program's file must be executable by this user");

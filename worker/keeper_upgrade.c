@@ -1,6 +1,5 @@
 #include "worker/keeper_upgrade.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -73,17 +72,12 @@ void keeper_upgrade_begin(struct keeper *k)
 // of its own that the next one makes anew.
 static void close_private(const struct keeper *k)
 {
-	DIR *d = opendir("/proc/self/fd");
-	if (!d)
-		return;
-	for (struct dirent *e; (e = readdir(d));) {
-		int fd = atoi(e->d_name);
-		int flags =
-			fd > 2 && fd != dirfd(d) && fd != k->fd ? fcntl(fd, F_GETFD) : -1;
+	int n = keeper_table_size();
+	for (int fd = 3; fd < n; fd++) {
+		int flags = fd == k->fd ? -1 : fcntl(fd, F_GETFD);
 		if (flags >= 0 && (flags & FD_CLOEXEC))
 			close(fd);
 	}
-	closedir(d);
 }
 
 // Up to CHILDREN; how many.

@@ -541,7 +541,7 @@ def test_a_keeper_says_which_right_it_lacks(lab):
     hide = ["unshare", "--mount", "sh", "-c", 'mount -t tmpfs none /proc && exec "$@"', "sh"]
     status, said = started(w, wrapper=hide)
     if "unshare failed" not in said:
-        assert status == 71 and "/proc/self/fd cannot be listed" in said, said
+        assert status == 71 and "/proc/self/status cannot be read" in said, said
         assert "/proc must be mounted" in said
 
 
