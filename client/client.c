@@ -269,6 +269,19 @@ static int make_apps(struct cli_client *c)
 	return err;
 }
 
+static void on_network(void *ctx)
+{
+	cli_uplink_network_changed(((struct cli_client *)ctx)->uplink);
+}
+
+static void watch_network(struct cli_client *c)
+{
+	int err = cli_netwatch_new(c->loop, on_network, c, &c->netwatch);
+	if (err)
+		sp_warn("client", "changes of the network are not seen", "why=%s",
+			sp_strerror(err));
+}
+
 static int make_uplink(struct cli_client *c, struct cli_identity *id)
 {
 	const struct cli_config *cfg = c->cfg;
@@ -301,6 +314,7 @@ static int make_uplink(struct cli_client *c, struct cli_identity *id)
 	if (err)
 		return err;
 	id->exits = NULL; // the uplink's
+	watch_network(c);
 	cli_streams_set_uplink(c->streams, c->uplink);
 	cli_udp_set_uplink(c->udp, c->uplink);
 	return 0;
@@ -431,6 +445,7 @@ void cli_client_free(struct cli_client *c)
 	cli_poll_free(c->poll);
 	if (c->proxy)
 		cli_proxy_stop(c->proxy);
+	cli_netwatch_free(c->netwatch);
 	cli_uplink_free(c->uplink); // ends every stream and flow
 	cli_streams_free(c->streams);
 	cli_udp_free(c->udp);

@@ -10,6 +10,7 @@
 #include "client/control.h"
 #include "client/identity.h"
 #include "client/linger.h"
+#include "client/netwatch.h"
 #include "client/poll.h"
 #include "client/proxy.h"
 #include "client/uplink.h"
@@ -32,7 +33,8 @@ struct cli_client { // for client.c, and for status.c and metrics.c to read
 	struct cli_proxy *proxy;
 	struct cli_control *control;
 	struct cli_metrics *metrics;
-	struct cli_poll *poll; // NULL: exits and pass are files
+	struct cli_netwatch *netwatch; // or NULL: this system tells nothing
+	struct cli_poll *poll;         // NULL: exits and pass are files
 	struct sp_watchdog watchdog;
 	struct sp_timer end;
 	bool ending;

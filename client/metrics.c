@@ -232,12 +232,21 @@ static void put_resumes(const struct cli_client *c, struct sp_metrics_writer *w)
 		.type = SP_METRIC_COUNTER,
 		.help = "Time that sessions spent on relays, when it was over",
 	};
+	static const struct sp_metric pause = {
+		.name = "sallyport_client_pause_seconds",
+		.type = SP_METRIC_HISTOGRAM,
+		.help = "How long streams stood still until their session went on",
+	};
 	const struct cli_uplink_resumes *r = cli_uplink_resumes(c->uplink);
 	sp_metrics_family(w, &m);
 	for (int i = 0; i < CLI_RESUME__N; i++)
 		sp_metrics_u64(
 			w, r->by[i],
 			SP_LABELS(cli_resume_cause_word((enum cli_resume_cause)i)));
+	sp_metrics_family(w, &pause);
+	sp_metrics_histogram(w, &r->pauses, NULL);
+	put_one(w, "sallyport_client_network_changes", SP_METRIC_COUNTER,
+		"Changes of this machine's network", r->network_changes);
 	put_one(w, "sallyport_client_spare_dials", SP_METRIC_COUNTER,
 		"Dials of carriers to be kept in reserve", r->spare_dials);
 	put_one(w, "sallyport_client_takeovers", SP_METRIC_COUNTER,

@@ -84,6 +84,7 @@ static json_t *json_resumes(const struct cli_client *c)
 	json_t *o = json_object();
 	for (int i = 0; i < CLI_RESUME__N; i++)
 		put(o, cli_resume_cause_word((enum cli_resume_cause)i), r->by[i]);
+	put(o, "network_changes", r->network_changes);
 	put(o, "spare_dials", r->spare_dials);
 	put(o, "takeovers", r->takeovers);
 	put(o, "relay_dials", r->relay_dials);

@@ -10,9 +10,10 @@
 #include "client/uplink_internal.h"
 #include "lib/log.h"
 
-#define STALL_CHECK_MS 50   // whether a stalled carrier speaks again
-#define BUSY_CHECK_MS  5000 // whether an exit that is not wanted is idle
-#define OLD_EXITS_US   60000000
+#define STALL_CHECK_MS  50   // whether a stalled carrier speaks again
+#define BUSY_CHECK_MS   5000 // whether an exit that is not wanted is idle
+#define NETWORK_EACH_MS 2000 // a network that flaps is not followed faster
+#define OLD_EXITS_US    60000000
 
 // ---- the chain's decisions, carried out ----
 
@@ -32,8 +33,10 @@ static void refresh(struct cli_uplink *u, uint64_t now_ms)
 			sp_session_stats(y->session, &st);
 		cli_chain_busy(&u->chain, e, st.streams + st.flows > 0);
 		if (u->chain.exit[e].stalled && st.records_rx > y->stall_records &&
-		    stay_link_in_use(y))
+		    stay_link_in_use(y)) {
 			cli_chain_recovered(&u->chain, e, now_ms);
+			pause_end(y);
+		}
 		if (y->session && y->detached_since_us && st.streams &&
 		    sp_loop_now_us(u->opt.loop) - y->detached_since_us >=
 			    (uint64_t)u->opt.stale_ms * 1000) {
@@ -155,6 +158,7 @@ int cli_uplink_new(const struct cli_uplink_options *opt, struct cli_uplink **ret
 	u->identity = *opt->identity;
 	u->exits = opt->exits;
 	u->decide.run = on_decide;
+	pause_init(u);
 	TAILQ_INIT(&u->leaving);
 	stay_set_ops(&u->opt.session_ops);
 	sp_timer_init(&u->timer, opt->loop, on_timer, u);
@@ -279,6 +283,25 @@ void cli_uplink_reload(struct cli_uplink *u, struct cli_exits *exits,
 		u->exits = exits;
 	}
 	cli_chain_network_changed(&u->chain, uplink_now_ms(u));
+	uplink_kick(u);
+}
+
+void cli_uplink_network_changed(struct cli_uplink *u)
+{
+	uint64_t now_ms = uplink_now_ms(u);
+	if (u->closing || now_ms - u->network_ms < NETWORK_EACH_MS)
+		return;
+	u->network_ms = now_ms;
+	u->resumes.network_changes++;
+	sp_info("uplink", "the network changed");
+	cli_chain_network_changed(&u->chain, now_ms);
+	for (unsigned e = 0; e < u->chain.n; e++) {
+		struct stay *y = u->exit[e]->main;
+		y->relay.dial_at_ms = y->spare.dial_at_ms = 0;
+		y->cause = CLI_RESUME_NETWORK;
+		if (stay_link_in_use(y) && !relay_is_up(y))
+			stay_dial(y, y->exit); // the first that is up wins
+	}
 	uplink_kick(u);
 }
 

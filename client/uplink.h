@@ -11,6 +11,7 @@
 #include "lib/conf.h"
 #include "lib/link.h"
 #include "lib/loop.h"
+#include "lib/metrics.h"
 #include "lib/session.h"
 #include "lib/session_clock.h"
 
@@ -67,6 +68,9 @@ void cli_uplink_free(struct cli_uplink *u);
 // stay go on; streams of exits that are gone are reset.
 void cli_uplink_reload(struct cli_uplink *u, struct cli_exits *exits,
 		       const struct cli_uplink_identity *identity);
+// This machine's network changed, or it slept: carriers may be dead without knowing it.
+// Another one is dialled beside each, and what is down at once.
+void cli_uplink_network_changed(struct cli_uplink *u);
 const struct cli_exits *cli_uplink_exits(const struct cli_uplink *u);
 
 // On the exit in use. 0 and *ret; SP_E_LIMIT, -ENOMEM; SP_E_CLOSED.
@@ -153,6 +157,8 @@ struct cli_uplink_resumes {
 	uint64_t by[CLI_RESUME__N];
 	uint64_t relay_dials, relay_failures;
 	uint64_t spare_dials, takeovers; // carriers that lived and were gone on with
+	struct sp_histogram pauses;      // seconds that streams stood still
+	uint64_t network_changes;
 	uint64_t relay_ms; // spent on relays, by sessions whose time there is over
 };
 const struct cli_uplink_resumes *cli_uplink_resumes(const struct cli_uplink *u);

@@ -217,6 +217,8 @@ static void on_up(void *ctx, struct sp_link *l)
 static void go_on(struct stay *y, bool was_up, enum sp_reason reason)
 {
 	bool another = another_is_up(y);
+	if (was_up)
+		pause_begin(y, sp_loop_now_us(y->u->opt.loop));
 	if (!y->session || sp_session_active_slot(y->session) >= 0)
 		another = true;
 	else if (another && spare_take_over(y))

@@ -201,6 +201,7 @@ void stay_drop_session(struct stay *y, enum sp_reason reason)
 	y->session = NULL; // what opens streams meanwhile gets a new one
 	y->moved_to = NULL;
 	relay_over(y);
+	y->paused_since_us = 0;
 	stay_forget_tickets(y);
 	sp_session_clock_remove(y->u->opt.clock, s);
 	sp_session_free(s, reason);
@@ -264,6 +265,7 @@ static void taken_over(struct stay *y, struct attempt *a)
 	y->detached_since_us = 0;
 	y->left_since_ms = 0;
 	y->up_bytes = stay_bytes(y);
+	pause_end(y);
 	for (b = TAILQ_FIRST(&y->attempts); b; b = next) {
 		next = TAILQ_NEXT(b, entry);
 		if (b != a && !b->spare && !(a->via && !b->via && !b->up))
@@ -304,6 +306,7 @@ static void on_attached(void *ctx, unsigned slot, bool fresh)
 	y->attached_once = true;
 	y->detached_since_us = 0;
 	y->up_bytes = stay_bytes(y);
+	pause_end(y);
 	x->skew_ms = sp_link_clock_skew_ms(a->link);
 	bool restarted = y->boot_id != sp_link_boot_id(a->link);
 	if (restarted)
@@ -341,6 +344,7 @@ static void on_stalled(void *ctx, unsigned slot)
 		sp_link_close(a->link, SP_REASON_STALL);
 		return;
 	}
+	pause_begin(y, st.last_rx_us);
 	y->stall_records = st.records_rx;
 	y->exit->info.stalls++;
 	y->cause = CLI_RESUME_SILENCE;

@@ -90,6 +90,7 @@ struct stay {
 	bool adopted;          // with its record
 	struct sp_session_stats before; // what it counted at earlier homes
 	enum cli_resume_cause cause;    // of its next resume
+	uint64_t paused_since_us;       // its streams stand still; 0: they do not
 	struct relay relay;
 	struct spare spare;
 };
@@ -134,6 +135,7 @@ struct cli_uplink {
 	uint64_t moves;
 	struct cli_uplink_moved moved;
 	struct cli_uplink_resumes resumes;
+	uint64_t network_ms; // when it last changed
 	bool closing;
 };
 
@@ -193,6 +195,11 @@ void attempt_close(struct attempt *a, enum sp_reason reason); // may free it
 // The home of the stay's session, through `via`.
 void stay_dial_relayed(struct stay *y, struct exit *via);
 void stay_dial_spare(struct stay *y);
+
+// uplink_pause.c
+void pause_init(struct cli_uplink *u);
+void pause_begin(struct stay *y, uint64_t since_us);
+void pause_end(struct stay *y);
 
 // uplink_spare.c
 // No carrier is in use: goes on with one that lives; what cannot be gone on with is

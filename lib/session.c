@@ -382,8 +382,11 @@ void sp_session_stats(const struct sp_session *s, struct sp_session_stats *ret)
 	const struct sp_stream *st;
 	TAILQ_FOREACH(st, &s->all, all)
 	ret->replay_bytes += st->rec->chunks * SP_CHUNK_BYTES;
-	for (unsigned i = 0; i < SP_SLOTS; i++)
+	for (unsigned i = 0; i < SP_SLOTS; i++) {
 		ret->carriers += s->slots[i].phase != PHASE_EMPTY;
+		if (s->slots[i].last_rx_us > ret->last_rx_us)
+			ret->last_rx_us = s->slots[i].last_rx_us;
+	}
 }
 
 uint64_t sp_session_pool_bytes(const struct sp_session *s)

@@ -324,8 +324,9 @@ struct sp_session_stats {
 	uint32_t attaches, resumes;
 	uint32_t carriers;          // attached now
 	uint64_t detached_since_us; // 0 while a carrier is attached
-	uint32_t srtt_us;           // of the carrier in use; 0 unknown
-	uint32_t replay_bytes;      // held for the peer
+	uint64_t last_rx_us;   // when a record last came on any carrier that is attached
+	uint32_t srtt_us;      // of the carrier in use; 0 unknown
+	uint32_t replay_bytes; // held for the peer
 };
 void sp_session_stats(const struct sp_session *s, struct sp_session_stats *ret);
 // Bytes of memory for stream bytes that it has beyond what its streams are promised, held

@@ -3,6 +3,8 @@ between them is reset, swallowed and frozen; every byte is checked, every pause 
 
 import hashlib
 import os
+import signal
+import subprocess
 import threading
 import time
 
@@ -192,6 +194,49 @@ def test_a_nat_that_rebinds_under_a_download_is_survived(lab, servers, net):
     print("pauses after a rebinding, ms:", [round(p * 1000) for p in pauses])
     assert min(pauses) <= (1.0 + SLACK) * SLOW, pauses
     place.origin.close()
+
+
+def test_a_network_that_changed_is_not_waited_for_to_fall_silent(lab, servers, net):
+    place = Place(lab, servers, net)
+    d = Download(place, 80_000_000)
+    d.going(3_000_000)
+    pauses = []
+    for i in range(3):
+        # The old network is gone without a word; the machine gets an address elsewhere.
+        at = net(f"cut client exit proto=tcp src=:{place.carrier_port()}").at
+        with net.inside("client"):
+            subprocess.run(["ip", "address", "add", f"192.0.2.{i + 1}/32", "dev", "lo"],
+                           check=True, timeout=10)
+        pauses.append(d.pause_after(at, 1.5))
+        d.going(2_000_000)
+        wait_until(lambda: time.monotonic() > at + 2.5, 5, "the next change")
+    d.check()
+    resumes = place.client.status()["resumes"]
+    print("pauses after a change of network, ms:", [round(p * 1000) for p in pauses], resumes)
+    assert resumes["network_changes"] == 3 and resumes["network"] >= 1
+    assert min(pauses) <= 0.4 * SLOW, pauses  # the silence alone is told after so long
+    place.origin.close()
+
+
+def test_a_client_that_slept_goes_on_where_it_was(place):
+    d = Download(place, 20_000_000)
+    d.going(3_000_000)
+    place.client.signal(signal.SIGSTOP)
+    place.net("cut client exit")
+    asleep = time.monotonic()
+    wait_until(lambda: time.monotonic() > asleep + 6, 10, "six seconds of sleep")
+    # What it had is dead on the way back, too.
+    place.net(f"cut client exit proto=tcp src=:{place.carrier_port()}")
+    place.net("unblock 1")
+    place.net("unblock 2")
+    place.client.signal(signal.SIGCONT)
+    woke, had = time.monotonic(), d.bytes
+    d.check()
+    # What had come before lay in sockets, at most about so much.
+    back = next(t for t, n in d.came if n > had + 2_000_000) - woke
+    print(f"2 MB {back * 1000:.0f} ms after waking")
+    assert place.exit()["homes_lost"] == 0
+    assert back <= (2.0 + SLACK) * SLOW
 
 
 def test_where_connections_freeze_after_16_kb_200_kbit_per_second_remain(place):

@@ -332,6 +332,27 @@ static void a_silent_download_is_noticed_within_700_ms(void **state)
 	assert_in_range(w.now - since, 400 * MS, 700 * MS);
 }
 
+static void a_client_that_slept_for_a_day_asks_at_once_and_is_not_patient(void **state)
+{
+	(void)state;
+	attach(0);
+	struct sp_stream *st = open_stream();
+	for (int hours = 1; hours <= 24; hours += 23) {
+		int stalls = w.stalls;
+		w.now += (uint64_t)hours * 3600 * 1000 * MS; // its carrier died meanwhile
+		sp_session_tick(w.s[0], w.now);
+		// Nothing comes of what it asks.
+		(void)sp_session_output(w.s[0], hours > 1, 512, &g, w.now);
+		w.now += 401 * MS;
+		sp_session_tick(w.s[0], w.now);
+		assert_int_equal(w.stalls, stalls + 1);
+		attach(1 + (hours > 1));
+		push(st, 100);
+		settle(1 + (hours > 1));
+	}
+	assert_int_equal(w.sunk[1], 200);
+}
+
 static void an_epoch_that_does_not_rise_is_refused(void **state)
 {
 	(void)state;
@@ -627,6 +648,7 @@ int main(void)
 		T(a_report_is_due_within_25_ms),
 		T(silence_while_a_report_is_due_is_a_stall_after_400_ms),
 		T(a_silent_download_is_noticed_within_700_ms),
+		T(a_client_that_slept_for_a_day_asks_at_once_and_is_not_patient),
 		T(an_epoch_that_does_not_rise_is_refused),
 		T(a_spare_carrier_takes_over_in_one_round_trip),
 		T(a_spare_carries_nothing_and_changes_nothing_until_it_is_reattached),
