@@ -225,9 +225,14 @@ static int write_worker(const struct ctl_quick *q, struct ctl_quick_worker *w)
 		code = write_keys(q, w->folder, "route.key", &q->route);
 	if (!code && has_tls(w))
 		code = write_certificate(q, w);
-	if (!code)
-		code = seal(q, w->folder, "worker.signed", SP_SIGNED_WORKER_CONFIG,
-			    q->worker_json);
+	return code;
+}
+
+static int write_worker_config(const struct ctl_quick *q,
+			       const struct ctl_quick_worker *w)
+{
+	int code = seal(q, w->folder, "worker.signed", SP_SIGNED_WORKER_CONFIG,
+			q->worker_json);
 	if (code)
 		return code;
 	char *yaml = ctl_quick_worker_yaml(q, w);
@@ -272,7 +277,7 @@ static int prepare(struct ctl_quick *q)
 	if (!code)
 		code = ctl_quick_check(q);
 	if (!code)
-		code = ctl_template_worker(q->call, json_pack("[s]", text),
+		code = ctl_template_worker(q->call, json_pack("[s]", text), NULL,
 					   &q->worker_json);
 	if (!code)
 		code = ctl_pass_fill(q->call, tier, q->device.public_key, &q->pass);
@@ -287,17 +292,39 @@ static int write_operator(struct ctl_quick *q)
 		code = write_keys(q, "operator", "signing.key", &q->signing);
 	if (!code)
 		code = write_keys(q, "operator", "route.key", &q->route);
+	return code;
+}
+
+static json_t *describe_exits(const struct ctl_quick *q)
+{
+	json_t *exits = json_array();
+	for (size_t i = 0; i < q->n_workers; i++)
+		json_array_append_new(exits, describe_exit(q, &q->workers[i]));
+	return exits;
+}
+
+// Now that every worker has its keys and certificate, each is told of the others.
+static int write_worker_configs(struct ctl_quick *q)
+{
+	char text[SP_KEY_TEXT_MAX];
+	int code = 0;
+	if (q->n_workers > 1) {
+		sp_key_format(SP_KEY_SIGNING, false, q->signing.public_key, text);
+		free(q->worker_json);
+		q->worker_json = NULL;
+		code = ctl_template_worker(q->call, json_pack("[s]", text),
+					   describe_exits(q), &q->worker_json);
+	}
 	if (!code)
 		code = write_text(q, "operator", "worker.json", q->worker_json, 0644);
+	for (size_t i = 0; !code && i < q->n_workers; i++)
+		code = write_worker_config(q, &q->workers[i]);
 	return code;
 }
 
 static int write_client(struct ctl_quick *q)
 {
-	json_t *exits = json_array();
-	for (size_t i = 0; i < q->n_workers; i++)
-		json_array_append_new(exits, describe_exit(q, &q->workers[i]));
-	int code = ctl_template_client(q->call, exits, &q->exits_json);
+	int code = ctl_template_client(q->call, describe_exits(q), &q->exits_json);
 	if (!code)
 		code = write_text(q, "operator", "exits.json", q->exits_json, 0644);
 	if (!code)
@@ -373,6 +400,8 @@ int ctl_quickstart(struct ctl_call *call)
 		ctl_keypair_make(SP_KEY_WORKER, &w->key);
 		code = write_worker(q, w);
 	}
+	if (!code)
+		code = write_worker_configs(q);
 	if (!code)
 		code = write_client(q);
 	if (!code)

@@ -151,7 +151,8 @@ static const struct ctl_option config_init_options[] = {
 	{.name = "exit",
 	 .arg = "SPEC",
 	 .repeat = true,
-	 .help = "client: name=,key=PUB,region=,tls=HOST:PORT,pin=PEM,tcp=..."},
+	 .help = "client: name=,key=PUB,region=,tls=HOST:PORT,pin=PEM,tcp=...; worker: "
+		 "one to relay with"},
 	CONFIG_VALID,
 	{.name = "output",
 	 .letter = 'o',

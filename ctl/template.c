@@ -108,7 +108,8 @@ static void add_rules(const struct ctl_call *call, const char *word, json_t *rul
 	}
 }
 
-int ctl_template_worker(const struct ctl_call *call, json_t *pass_keys, char **ret)
+int ctl_template_worker(const struct ctl_call *call, json_t *pass_keys, json_t *members,
+			char **ret)
 {
 	json_t *o = json_object(), *tiers = json_object(), *rules = json_array();
 	size_t at = 0;
@@ -126,6 +127,8 @@ int ctl_template_worker(const struct ctl_call *call, json_t *pass_keys, char **r
 	json_object_set_new(o, "tiers", tiers);
 	json_object_set_new(o, "exit_policy", rules);
 	json_object_set_new(o, "pass_keys", pass_keys);
+	if (members)
+		json_object_set_new(o, "members", members);
 	if (!code)
 		return finish(call, SP_SIGNED_WORKER_CONFIG, o, ret);
 	json_decref(o);
@@ -236,35 +239,56 @@ int ctl_template_client(const struct ctl_call *call, json_t *exits, char **ret)
 
 // ---- config init ----
 
-static int init_worker(const struct ctl_call *call, char **ret)
+// The --exit options; *ret is the caller's in every case.
+static int add_exits(const struct ctl_call *call, json_t **ret)
 {
-	json_t *keys = json_array();
 	size_t at = 0;
-	for (const char *value; (value = ctl_next(call, "pass-key", &at));) {
+	int code = 0;
+	*ret = json_array();
+	for (const char *spec; !code && (spec = ctl_next(call, "exit", &at));)
+		code = add_exit(call, *ret, spec);
+	return code;
+}
+
+static int add_pass_keys(const struct ctl_call *call, json_t **ret)
+{
+	size_t at = 0;
+	int code = 0;
+	*ret = json_array();
+	for (const char *value; !code && (value = ctl_next(call, "pass-key", &at));) {
 		uint8_t key[32];
 		char text[SP_KEY_TEXT_MAX];
-		int code = ctl_public_key(call, "--pass-key", value, SP_KEY_SIGNING, key);
-		if (code) {
-			json_decref(keys);
-			return code;
-		}
-		json_array_append_new(keys, json_string(sp_key_format(SP_KEY_SIGNING,
-								      false, key, text)));
+		code = ctl_public_key(call, "--pass-key", value, SP_KEY_SIGNING, key);
+		if (!code)
+			json_array_append_new(
+				*ret, json_string(sp_key_format(SP_KEY_SIGNING, false,
+								key, text)));
 	}
-	if (json_array_size(keys))
-		return ctl_template_worker(call, keys, ret);
-	json_decref(keys);
+	if (code || json_array_size(*ret))
+		return code;
 	return ctl_fail(call, EX_USAGE,
 			"--pass-key FILE is missing: whose signature on passes holds");
 }
 
+static int init_worker(const struct ctl_call *call, char **ret)
+{
+	json_t *keys, *members = NULL;
+	int code = add_pass_keys(call, &keys);
+	if (!code)
+		code = add_exits(call, &members);
+	if (!code && json_array_size(members))
+		return ctl_template_worker(call, keys, members, ret);
+	json_decref(members);
+	if (!code)
+		return ctl_template_worker(call, keys, NULL, ret);
+	json_decref(keys);
+	return code;
+}
+
 static int init_client(const struct ctl_call *call, char **ret)
 {
-	json_t *exits = json_array();
-	size_t at = 0;
-	int code = 0;
-	for (const char *spec; !code && (spec = ctl_next(call, "exit", &at));)
-		code = add_exit(call, exits, spec);
+	json_t *exits;
+	int code = add_exits(call, &exits);
 	if (!code && !json_array_size(exits))
 		code = ctl_fail(call, EX_USAGE,
 				"--exit is missing: name=a,key=worker.pub,"

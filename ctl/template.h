@@ -8,9 +8,10 @@
 #include "ctl/cli.h"
 
 // A worker config by --tier, --allow, --deny and --group of the verb, passes signed by
-// the `pass_keys` (a list of texts; taken). 0 and *ret (canonical, free()), or an exit
-// code and said.
-int ctl_template_worker(const struct ctl_call *call, json_t *pass_keys,
+// the `pass_keys` (a list of texts; taken); `members` (a list; taken; NULL: none) are the
+// fleet's workers, as exits of a client config. 0 and *ret (canonical, free()), or an
+// exit code and said.
+int ctl_template_worker(const struct ctl_call *call, json_t *pass_keys, json_t *members,
 			char **ret) SP_MUST_CHECK;
 // A client config of the `exits` (a list; taken). The same.
 int ctl_template_client(const struct ctl_call *call, json_t *exits,

@@ -543,6 +543,7 @@ def test_a_quickstart_is_a_fleet_that_the_programs_take(ctl):
     for w in "a", "w2":
         c = ctl("config", "verify", f"fleet/worker-{w}/worker.signed", *key, "--json").json
         assert c["config"]["exit_policy"] == ["allow 127.0.0.0/8"]
+        assert sorted(m["name"] for m in c["config"]["members"]) == ["a", "w2"]
     exits = ctl("config", "verify", "fleet/client/exits.signed", *key, "--json").json
     a, w2 = exits["config"]["exits"]
     assert [a["home_id"], w2["home_id"]] == [w["home_id"] for w in made["workers"]]
