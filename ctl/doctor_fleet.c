@@ -327,11 +327,12 @@ void ctl_check_leases(struct ctl_checks *k, const json_t *leases, uint64_t now_s
 			far++;
 			continue;
 		}
-		ctl_check_add(k, CTL_WARN, "lease", text(l, "node"),
-			      "make it longer by the same verb with --for, or undrain it "
-			      "now",
-			      "its %s ends %s; then clients are sent there again",
-			      text(l, "kind"), ctl_format_distance(until, now_s, when));
+		ctl_check_add(
+			k, CTL_WARN, "lease", text(l, "node"),
+			"make it longer by the same verb with --deadline, or undrain it "
+			"now",
+			"its %s ends %s; then clients are sent there again",
+			text(l, "kind"), ctl_format_distance(until, now_s, when));
 	}
 	ctl_check_add(k, CTL_GOOD, "leases", "", NULL,
 		      "%zu nodes are out on purpose for more than %d min", far,
