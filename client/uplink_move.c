@@ -301,7 +301,7 @@ static void look_for_home(struct exit *x, uint64_t now_ms)
 	struct stay *y = x->main;
 	struct attempt *a;
 	TAILQ_FOREACH(a, &y->attempts, entry)
-	if (a->exit == x && !a->ending)
+	if (a->exit == x && !a->via && !a->ending)
 		return;
 	if (!y->streams || y->moved_to || now_ms < x->look_at_ms)
 		return;

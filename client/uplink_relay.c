@@ -52,17 +52,21 @@ static bool has_work(const struct stay *y)
 	return st.streams || st.flows;
 }
 
-static const struct cli_chain_exit *home(const struct stay *y)
+// What the chain knows of the home; an exit that left the config is one that is not
+// dialled any more, and may only be blocked.
+static struct cli_chain_exit home(const struct stay *y)
 {
-	return &y->u->chain.exit[y->exit->index];
+	unsigned e = y->exit->index;
+	return e < CLI_CHAIN_MAX ? y->u->chain.exit[e]
+				 : (struct cli_chain_exit){.tried = true};
 }
 
 // A session that could go on through an entry if its home were away.
 static bool can_relay(const struct stay *y)
 {
-	return y->u->opt.relay.use && stay_is_main(y) && y->session && !y->over &&
-	       y->attached_once && !y->moved_to && y->n_tickets > 0 &&
-	       !home(y)->refused && has_work(y);
+	return y->u->opt.relay.use && y == y->exit->main && y->session && !y->over &&
+	       y->attached_once && !y->moved_to && y->n_tickets > 0 && !home(y).refused &&
+	       has_work(y);
 }
 
 bool relay_holds(const struct stay *y, uint64_t now_ms)
@@ -88,9 +92,9 @@ bool relay_wants_ticket(const struct stay *y)
 static bool is_away(struct stay *y, uint64_t now_ms)
 {
 	struct relay *r = &y->relay;
-	bool away = stay_is_main(y) && (relay_is_up(y)        ? r->silent
-					: stay_link_in_use(y) ? home(y)->stalled
-							      : true);
+	bool away = (relay_is_up(y)        ? r->silent
+		     : stay_link_in_use(y) ? home(y).stalled
+					   : true);
 	if (!away)
 		r->away_ms = 0;
 	else if (!r->away_ms)
@@ -104,7 +108,7 @@ static uint64_t due_ms(const struct stay *y)
 {
 	const struct relay *r = &y->relay;
 	uint64_t at = r->away_ms;
-	if (!stay_link_in_use(y) && !home(y)->tried && !r->since_ms && !r->fails)
+	if (!stay_link_in_use(y) && !home(y).tried && !r->since_ms && !r->fails)
 		at += y->u->opt.relay.after_ms;
 	return at > r->dial_at_ms ? at : r->dial_at_ms;
 }
@@ -224,18 +228,25 @@ void relay_failed(struct attempt *a, enum sp_reason reason)
 	       sp_reason_word(reason));
 }
 
+static void close_via(struct stay *y, const struct exit *via, enum sp_reason reason)
+{
+	struct attempt *a, *next;
+	for (a = TAILQ_FIRST(&y->attempts); a; a = next) {
+		next = TAILQ_NEXT(a, entry);
+		if (a->via == via)
+			attempt_close(a, reason);
+	}
+}
+
 void relay_exit_gone(struct cli_uplink *u, const struct exit *x, enum sp_reason reason)
 {
-	for (unsigned e = 0; e < CLI_CHAIN_MAX; e++) {
-		struct attempt *a, *next;
-		if (!u->exit[e] || u->exit[e] == x)
-			continue;
-		for (a = TAILQ_FIRST(&u->exit[e]->main->attempts); a; a = next) {
-			next = TAILQ_NEXT(a, entry);
-			if (a->via == x)
-				attempt_close(a, reason);
-		}
-	}
+	struct exit *other;
+	for (unsigned e = 0; e < CLI_CHAIN_MAX; e++)
+		if (u->exit[e] && u->exit[e] != x)
+			close_via(u->exit[e]->main, x, reason);
+	TAILQ_FOREACH(other, &u->leaving, entry)
+	if (other != x)
+		close_via(other->main, x, reason);
 }
 
 // ---- what to do ----
@@ -274,24 +285,37 @@ static void decide(struct stay *y, uint64_t now_ms)
 
 void relay_decide(struct cli_uplink *u, uint64_t now_ms)
 {
+	struct exit *x;
 	for (unsigned e = 0; e < u->chain.n; e++)
 		decide(u->exit[e]->main, now_ms);
+	TAILQ_FOREACH(x, &u->leaving, entry)
+	decide(x->main, now_ms);
+}
+
+static uint64_t deadline(const struct stay *y, uint64_t now_ms)
+{
+	const struct relay *r = &y->relay;
+	uint64_t due = CLI_CHAIN_NEVER;
+	if (r->away_ms && can_relay(y) && !find(y, true, false))
+		due = due_ms(y);
+	else if (r->idle_ms)
+		due = r->idle_ms + IDLE_MS;
+	else if (r->since_ms)
+		due = now_ms + IDLE_MS;
+	return due <= now_ms ? now_ms + CHECK_MS : due;
 }
 
 uint64_t relay_deadline(const struct cli_uplink *u, uint64_t now_ms)
 {
-	uint64_t at = CLI_CHAIN_NEVER;
+	uint64_t at = CLI_CHAIN_NEVER, due;
+	const struct exit *x;
 	for (unsigned e = 0; e < u->chain.n; e++) {
-		const struct stay *y = u->exit[e]->main;
-		uint64_t due = CLI_CHAIN_NEVER;
-		if (y->relay.away_ms && can_relay(y) && !find(y, true, false))
-			due = due_ms(y);
-		else if (y->relay.idle_ms)
-			due = y->relay.idle_ms + IDLE_MS;
-		else if (y->relay.since_ms)
-			due = now_ms + IDLE_MS;
-		if (due <= now_ms)
-			due = now_ms + CHECK_MS;
+		due = deadline(u->exit[e]->main, now_ms);
+		at = due < at ? due : at;
+	}
+	TAILQ_FOREACH(x, &u->leaving, entry)
+	{
+		due = deadline(x->main, now_ms);
 		at = due < at ? due : at;
 	}
 	return at;

@@ -180,6 +180,24 @@ def test_an_entry_that_does_not_relay_costs_no_ticket_and_the_streams_wait(make)
     assert len(place.ports) == 1
 
 
+def test_a_blocked_home_that_left_the_config_keeps_its_streams(make):
+    place = make()
+    with place.client.connect("127.0.0.1", place.echo.port, 30) as s:
+        say(s, b"before")
+        place.block()
+        place.client.sign_exits([place.entry], seq=2)  # controllers saw the block, too
+        place.client.signal(signal.SIGHUP)
+        wait_until(
+            lambda: len(place.client.status()["exits"]) == 1, 10 * SLOW, "one exit"
+        )
+        say(s, b"through another")
+        # The relayed carrier is reset: it is dialled again.
+        assert place.net("rst client entry").flows >= 1
+        say(s, b"through another, again")
+    assert len(place.ports) == 1
+    assert place.client.status()["resumes"]["relay"] >= 2
+
+
 def test_a_home_that_died_behind_the_block_is_not_waited_for_on_a_relay(make):
     place = make()
     with place.client.connect("127.0.0.1", place.echo.port, 30) as s:
