@@ -4,88 +4,17 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/queue.h>
 
 #include "lib/wire.h"
+#include "worker/trunk_mux_internal.h"
 
-#define BUCKETS    256
 #define QUANTUM    8192 // of a pipe before the next has its turn
 #define QUICK_US   200000
 #define FRAME_MIN  64 // room for any frame without bytes
 #define OPEN_ROOM  (WRK_MUX_FIRST_MAX + FRAME_MIN)
 #define PIPE_BYTES (WRK_MUX_SEND_MAX + WRK_MUX_WINDOW_MIN) // reserved at the opening
-#define BURST_S    5
 
-enum frame_type {
-	FRAME_PAD = 0x00,
-	FRAME_PING = 0x01,
-	FRAME_PONG = 0x02,
-	FRAME_CLOSE = 0x1b,
-	FRAME_REKEY = 0x1d,
-	FRAME_RELAY_OPEN = 0x20,
-	FRAME_RELAY_DATA = 0x21,
-	FRAME_RELAY_CREDIT = 0x22,
-	FRAME_RELAY_FIN = 0x23,
-	FRAME_RELAY_CLOSE = 0x24,
-};
-
-// Bytes in order; memory only while there are any.
-struct ring {
-	uint8_t *p;
-	uint32_t cap, first, fill;
-};
-
-struct wrk_pipe {
-	struct wrk_mux *mux; // NULL: the trunk is gone
-	uint64_t id;
-	void (*ready)(void *ctx);
-	void *ctx;
-	// from the peer
-	struct ring rx;
-	uint64_t received, consumed, granted;
-	uint32_t window; // reserved in the pool
-	uint32_t goal;   // granted ahead; below `window` while that shrinks
-	uint32_t low;    // least that stood in rx since mark_us
-	uint64_t mark;   // consumed, when this look at the window began
-	uint64_t mark_us;
-	bool rx_fin;
-	// to the peer
-	struct ring tx;
-	uint64_t sent, credit;
-	struct wrk_mux_source source; // until OPEN is sent
-	uint8_t *first_bytes;
-	uint32_t first_len;
-	bool open_due, credit_due, fin, fin_sent, close_due, blocked;
-	bool owned, closed;    // by its owner; by the peer, or the trunk is gone
-	enum sp_reason reason; // of `closed`, or to be sent
-	bool in_turn;
-	uint32_t left; // of its quantum, when a record ended in the middle of it; else 0
-	TAILQ_ENTRY(wrk_pipe) turn;
-	LIST_ENTRY(wrk_pipe) chain;
-};
-TAILQ_HEAD(pipe_turns, wrk_pipe);
-LIST_HEAD(pipe_chain, wrk_pipe);
-
-struct refusal {
-	uint64_t id;
-	enum sp_reason reason;
-};
-
-struct wrk_mux {
-	struct wrk_mux_options opt;
-	struct pipe_chain bucket[BUCKETS];
-	struct pipe_turns turns; // that have something to send
-	uint32_t pipes;
-	uint64_t next_id, peer_id; // of the next one here; the highest of the peer
-	struct refusal refusals[WRK_MUX_REFUSALS];
-	uint32_t n_refusals;
-	uint64_t tokens_us; // of the peer's opens: a bucket, counted in time
-	uint64_t tokens_at_us;
-	bool ping_due, pong_due, failed;
-	const char *error;
-};
-
-static uint64_t now_us(const struct wrk_mux *m)
+uint64_t mux_now_us(const struct wrk_mux *m)
 {
 	return *m->opt.clock_us;
 }
@@ -122,7 +51,7 @@ static bool ring_grow(struct ring *r, uint32_t need)
 }
 
 // The caller sees to limits. False: no memory.
-static bool ring_put(struct ring *r, const uint8_t *buf, uint32_t len)
+bool mux_ring_put(struct ring *r, const uint8_t *buf, uint32_t len)
 {
 	uint32_t at, head;
 	if (!ring_grow(r, r->fill + len))
@@ -163,21 +92,21 @@ static bool has_frames(const struct wrk_pipe *p)
 	       (p->fin && !p->fin_sent && !p->tx.fill);
 }
 
-static void wake(struct wrk_mux *m)
+void mux_wake(struct wrk_mux *m)
 {
 	if (!m->failed)
 		m->opt.ops->wake(m->opt.ctx);
 }
 
 // In line for a turn if it has something to send.
-static void queue(struct wrk_pipe *p)
+void mux_queue(struct wrk_pipe *p)
 {
 	struct wrk_mux *m = p->mux;
 	if (!m || p->in_turn || !has_frames(p))
 		return;
 	p->in_turn = true;
 	TAILQ_INSERT_TAIL(&m->turns, p, turn);
-	wake(m);
+	mux_wake(m);
 }
 
 // The rest of its turn comes first in the next record.
@@ -187,7 +116,7 @@ static void queue_first(struct wrk_pipe *p)
 	TAILQ_INSERT_HEAD(&p->mux->turns, p, turn);
 }
 
-static void tell(struct wrk_pipe *p)
+void mux_tell(struct wrk_pipe *p)
 {
 	if (p->owned && p->ready)
 		p->ready(p->ctx);
@@ -197,10 +126,10 @@ static void tell(struct wrk_pipe *p)
 
 static struct pipe_chain *chain_of(struct wrk_mux *m, uint64_t id)
 {
-	return &m->bucket[(id >> 1) % BUCKETS];
+	return &m->bucket[(id >> 1) % MUX_BUCKETS];
 }
 
-static struct wrk_pipe *find(struct wrk_mux *m, uint64_t id)
+struct wrk_pipe *mux_find(struct wrk_mux *m, uint64_t id)
 {
 	struct wrk_pipe *p;
 	LIST_FOREACH(p, chain_of(m, id), chain)
@@ -219,7 +148,7 @@ static bool reserve(struct wrk_mux *m, uint64_t bytes)
 }
 
 // NULL: the pool or the memory has no more.
-static struct wrk_pipe *pipe_new(struct wrk_mux *m, uint64_t id)
+struct wrk_pipe *mux_pipe_new(struct wrk_mux *m, uint64_t id)
 {
 	struct wrk_pipe *p;
 	if (!reserve(m, PIPE_BYTES))
@@ -232,7 +161,7 @@ static struct wrk_pipe *pipe_new(struct wrk_mux *m, uint64_t id)
 	p->mux = m;
 	p->id = id;
 	p->window = p->goal = WRK_MUX_WINDOW_MIN;
-	p->mark_us = now_us(m);
+	p->mark_us = mux_now_us(m);
 	p->owned = true;
 	LIST_INSERT_HEAD(chain_of(m, id), p, chain);
 	m->pipes++;
@@ -240,7 +169,7 @@ static struct wrk_pipe *pipe_new(struct wrk_mux *m, uint64_t id)
 }
 
 // Out of the mux, which may be on its way out itself.
-static void unlink_pipe(struct wrk_pipe *p)
+void mux_unlink_pipe(struct wrk_pipe *p)
 {
 	struct wrk_mux *m = p->mux;
 	if (p->in_turn)
@@ -252,11 +181,11 @@ static void unlink_pipe(struct wrk_pipe *p)
 	p->mux = NULL;
 }
 
-static void pipe_free(struct wrk_pipe *p)
+void mux_pipe_free(struct wrk_pipe *p)
 {
 	if (p->mux) {
 		p->mux->opt.counters->closed[p->reason]++;
-		unlink_pipe(p);
+		mux_unlink_pipe(p);
 	}
 	ring_done(&p->rx);
 	ring_done(&p->tx);
@@ -265,19 +194,19 @@ static void pipe_free(struct wrk_pipe *p)
 }
 
 // Nothing more will come or go, but what was received can be read.
-static void pipe_closed(struct wrk_pipe *p, enum sp_reason reason)
+void mux_pipe_closed(struct wrk_pipe *p, enum sp_reason reason)
 {
 	p->closed = true;
 	p->reason = reason;
 	ring_done(&p->tx);
 	if (p->owned)
-		tell(p);
+		mux_tell(p);
 	else
-		pipe_free(p);
+		mux_pipe_free(p);
 }
 
 // Its owner let go and everything was said.
-static bool is_over(const struct wrk_pipe *p)
+bool mux_is_over(const struct wrk_pipe *p)
 {
 	return !p->owned && (p->closed || (p->fin_sent && p->rx_fin));
 }
@@ -292,7 +221,7 @@ int wrk_mux_new(const struct wrk_mux_options *opt, struct wrk_mux **ret)
 	m->next_id = opt->dialled ? 1 : 2;
 	m->error = "";
 	m->tokens_at_us = *opt->clock_us;
-	m->tokens_us = BURST_S * UINT64_C(1000000);
+	m->tokens_us = MUX_BURST_S * UINT64_C(1000000);
 	TAILQ_INIT(&m->turns);
 	*ret = m;
 	return 0;
@@ -303,15 +232,15 @@ void wrk_mux_free(struct wrk_mux *m)
 	if (!m)
 		return;
 	m->failed = true;
-	for (size_t i = 0; i < BUCKETS; i++) {
+	for (size_t i = 0; i < MUX_BUCKETS; i++) {
 		struct wrk_pipe *p;
 		while ((p = LIST_FIRST(&m->bucket[i]))) {
 			m->opt.counters->closed[p->closed ? p->reason
 							  : SP_REASON_CARRIER_RESET]++;
-			unlink_pipe(p);
+			mux_unlink_pipe(p);
 			if (p->closed && p->owned)
 				continue;
-			pipe_closed(p, SP_REASON_CARRIER_RESET);
+			mux_pipe_closed(p, SP_REASON_CARRIER_RESET);
 		}
 	}
 	free(m);
@@ -323,7 +252,7 @@ void wrk_mux_free(struct wrk_mux *m)
 static void fit_window(struct wrk_pipe *p)
 {
 	struct wrk_mux *m = p->mux;
-	uint64_t now = now_us(m);
+	uint64_t now = mux_now_us(m);
 	bool quick = now - p->mark_us <= QUICK_US;
 	if (quick && !p->low && p->window < m->opt.window_max) {
 		uint32_t more = p->window;
@@ -362,7 +291,7 @@ static void consumed(struct wrk_pipe *p, uint32_t n)
 	shrink_window(p);
 	if (p->consumed + p->goal >= p->granted + p->goal / 4)
 		p->credit_due = true;
-	queue(p);
+	mux_queue(p);
 }
 
 // ---- the owner's side ----
@@ -375,7 +304,7 @@ int wrk_pipe_open(struct wrk_mux *m, const struct wrk_mux_source *source,
 	if (len > WRK_MUX_FIRST_MAX || !len || m->pipes >= m->opt.max_pipes)
 		return SP_E_LIMIT;
 	copy = malloc(len);
-	p = copy ? pipe_new(m, m->next_id) : NULL;
+	p = copy ? mux_pipe_new(m, m->next_id) : NULL;
 	if (!p) {
 		free(copy);
 		return -ENOMEM;
@@ -388,7 +317,7 @@ int wrk_pipe_open(struct wrk_mux *m, const struct wrk_mux_source *source,
 	p->open_due = true;
 	p->granted = p->window;
 	m->opt.counters->opened++;
-	queue(p);
+	mux_queue(p);
 	*ret = p;
 	return 0;
 }
@@ -424,9 +353,9 @@ ssize_t wrk_pipe_write(struct wrk_pipe *p, const uint8_t *buf, size_t len)
 	}
 	if (len > room)
 		len = room;
-	if (!ring_put(&p->tx, buf, (uint32_t)len))
+	if (!mux_ring_put(&p->tx, buf, (uint32_t)len))
 		return -ENOMEM;
-	queue(p);
+	mux_queue(p);
 	return (ssize_t)len;
 }
 
@@ -435,7 +364,7 @@ int wrk_pipe_end(struct wrk_pipe *p)
 	if (p->closed)
 		return -ECONNRESET;
 	p->fin = true;
-	queue(p);
+	mux_queue(p);
 	return 0;
 }
 
@@ -444,8 +373,8 @@ void wrk_pipe_close(struct wrk_pipe *p, enum sp_reason reason)
 	p->owned = false;
 	p->ready = NULL;
 	ring_done(&p->rx);
-	if (!p->mux || is_over(p)) {
-		pipe_free(p);
+	if (!p->mux || mux_is_over(p)) {
+		mux_pipe_free(p);
 		return;
 	}
 	if (p->closed || (p->fin && p->rx_fin))
@@ -453,7 +382,7 @@ void wrk_pipe_close(struct wrk_pipe *p, enum sp_reason reason)
 	p->reason = reason;
 	p->close_due = true;
 	ring_done(&p->tx);
-	queue(p);
+	mux_queue(p);
 }
 
 enum sp_reason wrk_pipe_reason(const struct wrk_pipe *p)
@@ -519,7 +448,7 @@ static void put_data(struct wrk_pipe *p, struct sp_writer *w)
 	p->mux->opt.counters->bytes_tx += n;
 	if (p->blocked && p->tx.fill <= WRK_MUX_SEND_MAX / 2) {
 		p->blocked = false;
-		tell(p);
+		mux_tell(p);
 	}
 }
 
@@ -538,7 +467,7 @@ static bool put_pipe(struct wrk_pipe *p, struct sp_writer *w)
 	if (p->close_due) {
 		if (!p->open_due) // else nobody knows of it
 			put_close(w, p->id, p->reason);
-		pipe_free(p);
+		mux_pipe_free(p);
 		return false;
 	}
 	if (p->open_due)
@@ -553,10 +482,10 @@ static bool put_pipe(struct wrk_pipe *p, struct sp_writer *w)
 		put_head(w, FRAME_RELAY_FIN, p->id);
 		p->fin_sent = true;
 	}
-	if (!is_over(p))
+	if (!mux_is_over(p))
 		return true;
 	p->reason = SP_REASON_CLOSED;
-	pipe_free(p);
+	mux_pipe_free(p);
 	return false;
 }
 
@@ -590,7 +519,7 @@ size_t wrk_mux_output(struct wrk_mux *m, uint8_t *buf, size_t cap)
 		if (p->left && has_frames(p))
 			queue_first(p);
 		else
-			queue(p);
+			mux_queue(p);
 	}
 	assert(!w.err);
 	return sp_writer_len(&w);
@@ -599,212 +528,7 @@ size_t wrk_mux_output(struct wrk_mux *m, uint8_t *buf, size_t cap)
 void wrk_mux_ping(struct wrk_mux *m)
 {
 	m->ping_due = true;
-	wake(m);
-}
-
-// ---- input ----
-
-static int fail(struct wrk_mux *m, const char *error)
-{
-	m->error = error;
-	m->failed = true;
-	return SP_E_PROTOCOL;
-}
-
-// The peer's ids are those that this end does not give.
-static bool is_peers(const struct wrk_mux *m, uint64_t id)
-{
-	return (id & 1) != (m->next_id & 1);
-}
-
-// Whether there has ever been such a pipe.
-static bool was_known(const struct wrk_mux *m, uint64_t id)
-{
-	return id && (is_peers(m, id) ? id <= m->peer_id : id < m->next_id);
-}
-
-static bool take_token(struct wrk_mux *m)
-{
-	uint64_t now = now_us(m), cost = 1000000 / m->opt.opens_per_second;
-	m->tokens_us += now - m->tokens_at_us;
-	m->tokens_at_us = now;
-	if (m->tokens_us > BURST_S * UINT64_C(1000000))
-		m->tokens_us = BURST_S * UINT64_C(1000000);
-	if (m->tokens_us < cost)
-		return false;
-	m->tokens_us -= cost;
-	return true;
-}
-
-static int refuse(struct wrk_mux *m, uint64_t id, enum sp_reason reason)
-{
-	m->opt.counters->refused[reason]++;
-	if (m->n_refusals == WRK_MUX_REFUSALS)
-		return fail(m, "opens more than it lets itself be refused");
-	m->refusals[m->n_refusals++] = (struct refusal){id, reason};
-	wake(m);
-	return 0;
-}
-
-// What an opened pipe begins with. False: no memory.
-static bool take_first(struct wrk_pipe *p, const uint8_t *first, size_t len)
-{
-	p->received = len;
-	p->granted = WRK_MUX_FIRST_MAX;
-	p->mux->opt.counters->bytes_rx += len;
-	return ring_put(&p->rx, first, (uint32_t)len);
-}
-
-static int on_open(struct wrk_mux *m, uint64_t id, struct sp_reader *r)
-{
-	struct wrk_mux_source source;
-	uint64_t credit = sp_get_varint(r);
-	uint8_t hops = sp_get_u8(r);
-	source.family = sp_get_u8(r);
-	sp_get_copy(r, source.net, sizeof(source.net));
-	uint64_t len = sp_get_varint(r);
-	if (r->err || len > WRK_MUX_FIRST_MAX || !len)
-		return fail(m, "a carrier that does not parse");
-	const uint8_t *first = sp_get_bytes(r, (size_t)len);
-	if (r->err)
-		return fail(m, "a carrier that does not parse");
-	if (!is_peers(m, id) || id <= m->peer_id)
-		return fail(m, "a carrier's id that does not rise");
-	m->peer_id = id;
-	if (!take_token(m))
-		return refuse(m, id, SP_REASON_RATE_LIMIT);
-	if (hops != WRK_MUX_HOPS)
-		return refuse(m, id, SP_REASON_UNREACHABLE);
-	struct wrk_pipe *p = m->pipes < m->opt.max_pipes ? pipe_new(m, id) : NULL;
-	if (!p)
-		return refuse(m, id, SP_REASON_PRESSURE);
-	p->credit = credit;
-	enum sp_reason why = take_first(p, first, (size_t)len)
-				     ? m->opt.ops->opened(m->opt.ctx, p, &source)
-				     : SP_REASON_NO_MEMORY;
-	if (why != SP_REASON_NONE) {
-		unlink_pipe(p);
-		pipe_free(p);
-		return refuse(m, id, why);
-	}
-	m->opt.counters->accepted++;
-	p->credit_due = true;
-	queue(p);
-	return 0;
-}
-
-static int on_data(struct wrk_mux *m, uint64_t id, struct sp_reader *r)
-{
-	uint64_t len = sp_get_varint(r);
-	const uint8_t *data = sp_get_bytes(r, (size_t)len);
-	struct wrk_pipe *p = find(m, id);
-	if (r->err)
-		return fail(m, "data that does not parse");
-	if (!p || p->closed)
-		return 0; // it was closed meanwhile
-	if (p->rx_fin)
-		return fail(m, "data behind the end");
-	if (len > p->granted - p->received)
-		return fail(m, "more data than it has credit for");
-	p->received += len;
-	m->opt.counters->bytes_rx += len;
-	if (!len || !p->owned)
-		return 0;
-	if (!ring_put(&p->rx, data, (uint32_t)len))
-		return fail(m, "no memory");
-	tell(p);
-	return 0;
-}
-
-static int on_credit(struct wrk_mux *m, uint64_t id, struct sp_reader *r)
-{
-	uint64_t credit = sp_get_varint(r);
-	struct wrk_pipe *p = find(m, id);
-	if (r->err)
-		return fail(m, "credit that does not parse");
-	if (!p || p->closed)
-		return 0;
-	if (credit < p->credit)
-		return fail(m, "credit that falls");
-	p->credit = credit;
-	queue(p);
-	return 0;
-}
-
-static int on_fin(struct wrk_mux *m, uint64_t id)
-{
-	struct wrk_pipe *p = find(m, id);
-	if (!p || p->closed)
-		return 0;
-	if (p->rx_fin)
-		return fail(m, "an end behind the end");
-	p->rx_fin = true;
-	if (!is_over(p)) {
-		tell(p);
-	} else {
-		p->reason = SP_REASON_CLOSED;
-		pipe_free(p);
-	}
-	return 0;
-}
-
-static int on_close(struct wrk_mux *m, uint64_t id, struct sp_reader *r)
-{
-	enum sp_reason reason = sp_reason_from_wire(sp_get_u16(r));
-	struct wrk_pipe *p = find(m, id);
-	if (r->err)
-		return fail(m, "a close that does not parse");
-	if (!p || p->closed)
-		return 0;
-	pipe_closed(p, reason == SP_REASON_NONE ? SP_REASON_CLOSED : reason);
-	return 0;
-}
-
-static int on_pipe_frame(struct wrk_mux *m, uint8_t type, struct sp_reader *r)
-{
-	uint64_t id = sp_get_varint(r);
-	if (r->err)
-		return fail(m, "a frame that does not parse");
-	if (type == FRAME_RELAY_OPEN)
-		return on_open(m, id, r);
-	if (!was_known(m, id))
-		return fail(m, "an id that was never opened");
-	if (type == FRAME_RELAY_DATA)
-		return on_data(m, id, r);
-	if (type == FRAME_RELAY_CREDIT)
-		return on_credit(m, id, r);
-	if (type == FRAME_RELAY_FIN)
-		return on_fin(m, id);
-	return on_close(m, id, r);
-}
-
-int wrk_mux_input(struct wrk_mux *m, const uint8_t *plain, size_t len, bool *ret_rekey)
-{
-	struct sp_reader r;
-	int err = 0;
-	sp_reader_init(&r, plain, len);
-	*ret_rekey = false;
-	if (m->failed)
-		return SP_E_PROTOCOL;
-	while (!err && sp_reader_left(&r)) {
-		uint8_t type = sp_get_u8(&r);
-		if (type == FRAME_PING) {
-			m->pong_due = true;
-			wake(m);
-		} else if (type == FRAME_CLOSE) {
-			m->failed = true;
-			return SP_E_CLOSED;
-		} else if (type == FRAME_REKEY) {
-			if (sp_reader_left(&r))
-				return fail(m, "a frame behind a change of keys");
-			*ret_rekey = true;
-		} else if (type >= FRAME_RELAY_OPEN && type <= FRAME_RELAY_CLOSE) {
-			err = on_pipe_frame(m, type, &r);
-		} else if (type != FRAME_PAD && type != FRAME_PONG) {
-			err = fail(m, "an unknown frame");
-		}
-	}
-	return err;
+	mux_wake(m);
 }
 
 const char *wrk_mux_error(const struct wrk_mux *m)
