@@ -125,7 +125,7 @@ static pid_t make_exit(struct keeper *k, struct wrk_kept *ret)
 	atomic_store(&k->life->mark, 0);
 	k->ticks = atomic_load(&k->life->ticks);
 	k->still = 0;
-	k->hung = false;
+	k->hung = k->stopped = false;
 	long pid = syscall(SYS_clone, CLONE_FILES | SIGCHLD, NULL, NULL, NULL, NULL);
 	if (pid == 0)
 		begin_exit(k, parent, ret);
@@ -202,11 +202,12 @@ static void ended(struct keeper *k, int status)
 	if (!signo && !started) {
 		keeper_say("error", "the exit cannot begin; its flows wait", signo, code);
 		usleep(1000000); // what it lacks may come: a config that holds
-	} else if (k->hung || is_fault(signo) || !signo) {
+	} else if (!k->stopped && (k->hung || is_fault(signo) || !signo)) {
 		l->hung += k->hung;
 		note_crash(k);
 	} else {
-		l->killed++;
+		l->stopped += k->stopped;
+		l->killed += !k->stopped;
 	}
 	if (is_hopeless(l)) {
 		keeper_say("error", "the exit crashes again and again", signo, code);
@@ -229,6 +230,13 @@ static void reap(struct keeper *k)
 
 // ---- watching ----
 
+static bool is_stopped(pid_t pid)
+{
+	siginfo_t info = {0};
+	return waitid(P_PID, (id_t)pid, &info, WSTOPPED | WNOHANG | WNOWAIT) == 0 &&
+	       info.si_pid == pid;
+}
+
 static void look(struct keeper *k)
 {
 	uint64_t ticks = atomic_load(&k->life->ticks);
@@ -239,6 +247,7 @@ static void look(struct keeper *k)
 	if (k->still < most || k->hung)
 		return;
 	k->hung = true;
+	k->stopped = is_stopped(k->exit);
 	kill(k->exit, SIGKILL);
 }
 

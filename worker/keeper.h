@@ -41,6 +41,7 @@ struct wrk_life {
 	uint64_t n_crashes;   // modulo WRK_CRASHES
 	uint64_t killed;      // from outside
 	uint64_t hung;        // of the crashes
+	uint64_t stopped;     // hung by a stop from outside: no crashes
 };
 
 // The exit's side of it.

@@ -20,9 +20,10 @@ struct keeper {
 	unsigned still; // looks since the last tick
 	bool stopping;  // asked to end
 	bool hung;
-	bool trial;  // the guard has not left the worker to this image yet
-	pid_t guard; // of the trial
-	bool tied;   // ends with the process that the service manager knows
+	bool stopped; // hung, but by a stop from outside: no fault of its own
+	bool trial;   // the guard has not left the worker to this image yet
+	pid_t guard;  // of the trial
+	bool tied;    // ends with the process that the service manager knows
 };
 
 uint64_t keeper_now_ms(void);

@@ -207,7 +207,7 @@ static void put_adoptions(struct wrk_worker *w, struct sp_metrics_writer *m)
 	struct sp_histogram h;
 	begin(m, F_adoptions);
 	put(m, "crash", l->n_crashes - l->hung);
-	put(m, "hang", l->hung);
+	put(m, "hang", l->hung + l->stopped);
 	put(m, "kill", l->killed);
 	put(m, "upgrade", wrk_upgrade_of(w->kept->life)->n_done);
 	sp_histogram_init(&h, wrk_taken_bounds, WRK_TAKEN_BOUNDS);

@@ -173,7 +173,12 @@ def test_an_exit_that_hangs_is_replaced(lab, origin):
     wait_until(lambda: pair.worker.metric("sallyport_worker_streams") == 1, 10 * SLOW)
     os.kill(pair.worker.exit_pid(), signal.SIGSTOP)
     wait_until(lambda: taken_over(pair.worker), 5 * SLOW, "another exit")
+    for n in range(2, 6):  # a stop from outside is no crash: no drain after five
+        os.kill(pair.worker.exit_pid(), signal.SIGSTOP)
+        wait_until(lambda n=n: len(taken_over(pair.worker)) == n, 5 * SLOW, "another exit")
     assert down.wait()[0] == 200000000
+    assert pair.worker.metric('sallyport_worker_adoptions_total{cause="hang"}') == 5
+    assert pair.worker.metric("sallyport_worker_ready") == 1
 
 
 def test_a_config_that_broke_meanwhile_is_not_looked_at(lab, servers):
