@@ -296,19 +296,23 @@ static uint64_t credit_room(const struct sp_session *s)
 	return most > s->credit_extra ? most - s->credit_extra : 0;
 }
 
-// Sets the window, paying for growth from the session and the arena.
-static void window_set(struct sp_stream *st, uint32_t want)
+// Sets the window, paying for growth of at most `room` from the session and the arena.
+static void window_pay(struct sp_stream *st, uint32_t want, uint64_t room)
 {
 	struct sp_session *s = st->s;
 	uint64_t extra = want - CREDIT_IMPLICIT;
 	if (extra > st->window_extra) {
 		uint64_t more = extra - st->window_extra;
-		uint64_t room = credit_room(s);
 		more = sp_arena_credit_take(s->opt.arena, more < room ? more : room);
 		s->credit_extra += more;
 		st->window_extra += more;
 	}
 	st->window = CREDIT_IMPLICIT + (uint32_t)st->window_extra;
+}
+
+static void window_set(struct sp_stream *st, uint32_t want)
+{
+	window_pay(st, want, credit_room(st->s));
 }
 
 bool stream_set_window(struct sp_stream *st, uint64_t want)
@@ -319,7 +323,9 @@ bool stream_set_window(struct sp_stream *st, uint64_t want)
 		want = CREDIT_IMPLICIT;
 	uint64_t extra = want - CREDIT_IMPLICIT;
 	extra = (extra + SP_CHUNK_BYTES - 1) / SP_CHUNK_BYTES * SP_CHUNK_BYTES;
-	window_set(st, CREDIT_IMPLICIT + (uint32_t)extra);
+	// It was granted before, when less was taken or by another order of sessions:
+	// what one session leaves to the others is no question any more.
+	window_pay(st, CREDIT_IMPLICIT + (uint32_t)extra, UINT64_MAX);
 	return st->window >= want;
 }
 

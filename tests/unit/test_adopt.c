@@ -295,6 +295,19 @@ static void whoever_takes_over_after_any_store_finds_every_byte(void **state)
 }
 
 // Random damage costs records, never the process or the other sessions' bytes.
+// The first process's own memory of a session, whose records another one has.
+static void abandon(struct sp_session *s)
+{
+	struct sp_stream *st;
+	sp_idmap_done(&s->streams);
+	sp_idmap_done(&s->flows);
+	while ((st = TAILQ_FIRST(&s->all))) {
+		TAILQ_REMOVE(&s->all, st, all);
+		free(st);
+	}
+	free(s);
+}
+
 static void a_damaged_arena_is_adopted_without_harm(void **state)
 {
 	(void)state;
@@ -343,16 +356,74 @@ static void a_damaged_arena_is_adopted_without_harm(void **state)
 		munmap(p, bytes);
 		sp_arena_leave(a); // its session is damaged and is let go
 		close(fd);
-		// The handle of the first process is not freed by its session.
-		sp_idmap_done(&s->streams);
-		sp_idmap_done(&s->flows);
-		struct sp_stream *st;
-		while ((st = TAILQ_FIRST(&s->all))) {
-			TAILQ_REMOVE(&s->all, st, all);
-			free(st);
-		}
-		free(s);
+		abandon(s);
 	}
+}
+
+static struct sp_session *one_of_two(struct sp_arena *a, uint8_t id)
+{
+	struct sp_session_options o = options(a, NULL);
+	struct sp_session *s;
+	memset(o.id, id, sizeof(o.id));
+	assert_int_equal(sp_session_new(&o, clock_us, &s), 0);
+	sp_arena_live(&s->rec->state);
+	return s;
+}
+
+// A stream to which so much beyond the guarantee was granted.
+static void granted(struct sp_session *s, uint64_t id, unsigned chunks)
+{
+	int err;
+	struct sp_stream *st = stream_new(s, id, &err);
+	assert_non_null(st);
+	st->rec->state = SP_STREAM_OPEN;
+	st->rec->credit_given = CREDIT_IMPLICIT + chunks * SP_CHUNK_BYTES;
+}
+
+// What a session is granted depends on what is left to the others then. The process that
+// takes over meets the streams in another order, and all that was granted has to hold.
+static void
+credit_that_was_granted_holds_in_whatever_order_streams_are_adopted(void **state)
+{
+	const struct sp_arena_options room = {.max_sessions = 2,
+					      .max_streams = 8,
+					      .memory_bytes = 128 * SP_CHUNK_BYTES};
+	int fd = memfd_create("arena", MFD_CLOEXEC);
+	struct sp_arena_found found;
+	struct sp_session *before[2], *after[2];
+	struct sp_arena *a, *b;
+	(void)state;
+	assert_int_equal(sp_arena_create(fd, 0, &room, &a), 0);
+	for (uint8_t i = 0; i < 2; i++)
+		before[i] = one_of_two(a, i);
+	// 64 can be had. The second session was granted 15, 15 and 4 before the first.
+	granted(before[0], 1, 15);
+	granted(before[0], 2, 2);
+	granted(before[1], 3, 15);
+	granted(before[1], 4, 15);
+	granted(before[1], 5, 4);
+	assert_int_equal(sp_arena_adopt(fd, 0, &b, &found), 0);
+	assert_int_equal(found.sessions, 2);
+	assert_int_equal(found.streams, 5);
+	for (uint32_t i = 0; i < 2; i++) {
+		struct sp_session_options o = options(b, NULL);
+		assert_int_equal(sp_session_adopt(&o, i, clock_us, &after[i]), 0);
+	}
+	for (uint32_t i = 0; i < 5; i++) {
+		const struct sp_stream_rec *r = sp_arena_stream(b, i);
+		struct sp_stream_found none = {0};
+		struct sp_stream *st;
+		assert_int_equal(sp_stream_adopt(after[r->session], i, &none, NULL, &st),
+				 0);
+		assert_true(st->window >= r->credit_given);
+	}
+	for (uint32_t i = 0; i < 2; i++)
+		sp_session_free(after[i], SP_REASON_SHUTDOWN);
+	sp_arena_leave(b);
+	for (uint32_t i = 0; i < 2; i++)
+		abandon(before[i]);
+	sp_arena_leave(a);
+	close(fd);
 }
 
 int main(void)
@@ -360,6 +431,8 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(whoever_takes_over_after_any_store_finds_every_byte),
 		cmocka_unit_test(a_damaged_arena_is_adopted_without_harm),
+		cmocka_unit_test(
+			credit_that_was_granted_holds_in_whatever_order_streams_are_adopted),
 	};
 	if (sodium_init() < 0)
 		return 1;
