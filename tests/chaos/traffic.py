@@ -85,7 +85,8 @@ class Traffic:
         self.address, self.apps, self.next_id = address, [], 1
         self.redo = False
         with self._inside(at):
-            self.dest = End([BUILD / "chaos/dest", address, self.dir / "dest"],
+            everywhere = "0.0.0.0" if address == "127.0.0.1" else address
+            self.dest = End([BUILD / "chaos/dest", everywhere, self.dir / "dest"],
                             self.dir / "dest.log")
         wait_until(lambda: self.dest.ready, 10 * SLOW, "the destination")
 
@@ -95,8 +96,10 @@ class Traffic:
     def start(self, client, *mix, at=None):
         """An application; mix: "down=40", "paced=100:12500" (app.c)."""
         i = len(self.apps)
+        # The kernel looks for a free port among those to the same destination.
+        address = f"127.0.0.{1 + i}" if self.address == "127.0.0.1" else self.address
         with self._inside(at):
-            app = End([BUILD / "chaos/app", client.socks, self.address, self.dest.ready["port"],
+            app = End([BUILD / "chaos/app", client.socks, address, self.dest.ready["port"],
                        self.dest.ready["slow"], self.seed + i, self.next_id,
                        self.dir / f"app{i}", *mix], self.dir / f"app{i}.log")
         self.next_id += 1 << 20
