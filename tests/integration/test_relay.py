@@ -9,6 +9,7 @@ import threading
 import time
 
 import pytest
+from fleetlab import FleetLab
 from harness import SLOW, recv_exact, socks_connect
 from linklab import Net, NetClient, NetWorker, needs_net
 from servers import Path, TcpServer, body_sha256, http_origin, tcp_echo, wait_until
@@ -280,6 +281,29 @@ def test_without_members_an_entry_says_that_it_cannot(lab, servers):
         place.paths["home"].unblock()
         say(s, b"two")
     assert place.home.metric("sallyport_worker_trunk_members") == 0
+
+
+def test_enrolled_workers_know_who_is_in_the_fleet(lab):
+    fleet = FleetLab(lab, workers=("a", "b", "c")).start("a", "b")
+
+    def members(name):
+        with contextlib.suppress(OSError):  # between two agents
+            return fleet[name].metrics().get("sallyport_worker_trunk_members")
+
+    def knows(name, n):
+        wait_until(lambda: members(name) == n, 15 * SLOW, f"{name} to know {n} others")
+
+    knows("a", 1)  # the third is declared and has not enrolled
+    knows("b", 1)
+    fleet.start("c")
+    for name in "abc":
+        knows(name, 2)
+    fleet.apply(nodes=[n for n in fleet.fleet["nodes"] if n["name"] != "b"])
+    knows("a", 1)
+    knows("c", 1)
+    before = fleet["a"].kill_exit()
+    wait_until(lambda: fleet["a"].exit_pid() not in (None, before), 10 * SLOW, "another exit")
+    knows("a", 1)
 
 
 # ---- over an emulated network ----
