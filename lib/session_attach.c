@@ -226,7 +226,7 @@ int sp_session_attach_worker(struct sp_session *s, const struct sp_attach *at, b
 	attach(s, at->slot, at->epoch, !fresh && (at->flags & SP_ATTACH_SPARE), ops,
 	       link);
 	s->slots[at->slot].fresh = fresh;
-	if (!fresh)
+	if (!fresh && !s->slots[at->slot].spare)
 		s->stats.resumes++;
 	return 0;
 }
@@ -405,7 +405,7 @@ int attach_result(struct sp_session *s, unsigned slot, const struct sp_frame *f,
 		s->home_epoch = sl->epoch;
 	s->peer_max_streams = f->max_streams;
 	s->peer_max_flows = f->max_flows;
-	if (!changed)
+	if (!changed && !sl->spare)
 		s->stats.resumes++;
 	s->opt.ops->attached(s->opt.ctx, slot, changed);
 	return 0;

@@ -563,7 +563,7 @@ enum sp_reason wrk_sessions_attach(void *ctx, struct sp_link *l,
 	}
 	if (r)
 		return refuse(t, r);
-	if (!fresh)
+	if (!fresh && !(at->flags & SP_ATTACH_SPARE)) // a spare counts once it takes over
 		t->n.resumed++;
 	set_place(s, ATTACHED);
 	if (t->draining)

@@ -76,7 +76,9 @@ def test_a_download_outlives_ten_resets_of_its_carrier(bench, origin):
     d.check()
     x = bench.exit()
     assert x["resumes"] == 10 and x["homes_lost"] == 0
-    assert bench.client.log.count("resumed=ticket") == 10
+    # By tickets, those of spares included; the pass was shown once.
+    assert bench.client.log.count("resumed=ticket") >= 10
+    assert bench.client.log.count("resumed=pass") == 1
     assert d.pause < 0.5 * SLOW
 
 

@@ -118,7 +118,7 @@ def test_after_an_rst_new_bytes_come_within_2_rtt_and_50_ms(place):
     # On tcp a new carrier takes 1 RTT to be there, ATTACH in its first flight and the first
     # bytes 1 more. TLS would need 1 before that: there a spare carrier takes over in 1.
     tls = place.worker.carrier == "tls"
-    d = Download(place, 40_000_000)
+    d = Download(place, 50_000_000 * (1 + tls) * min(SLOW, 2))
     d.going(3_000_000)
     pauses = []
     for _ in range(5):
