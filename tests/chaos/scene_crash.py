@@ -250,7 +250,7 @@ def crash(run):
     bulk_under_kills(run)
     many_flows(run, run.size(1000, 100), run.size(100, 3))
     if not run.small:
-        many_flows(run, 15000, 20, clients=4, target_ms=150.0)
+        many_flows(run, 15000, 20, clients=8, target_ms=150.0)
 
 
 @scenario("hang", seconds=60, short=3)

@@ -294,7 +294,6 @@ static void whoever_takes_over_after_any_store_finds_every_byte(void **state)
 	close(fd);
 }
 
-// Random damage costs records, never the process or the other sessions' bytes.
 // The first process's own memory of a session, whose records another one has.
 static void abandon(struct sp_session *s)
 {
@@ -308,6 +307,7 @@ static void abandon(struct sp_session *s)
 	free(s);
 }
 
+// Random damage costs records, never the process or the other sessions' bytes.
 static void a_damaged_arena_is_adopted_without_harm(void **state)
 {
 	(void)state;
