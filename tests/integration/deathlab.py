@@ -128,7 +128,8 @@ class Place:
                               more={"eyes": EYES, "world": WORLD})
         self.net = self.fleet.net
         self.world = self.run.keep(World(self.fleet, servers))
-        self.fleet.apply(probe={"controls": [f"http://{self.fleet.endpoint.split('/')[2]}/"]})
+        self.fleet.apply(probe={"controls": [f"http://{self.fleet.endpoint.split('/')[2]}/"]},
+                         health={"hold_down": "1s", "hold_down_max": "1s"})
         self.fleet.all_healthy()
         self.clients = []
         self.client = None
