@@ -114,3 +114,18 @@ void wrk_fleet_kept(struct wrk_kept *k, struct wrk_identity *id)
 	id->policy = policy;
 	id->fleet = f;
 }
+
+int wrk_members_keep(struct wrk_kept *k, const void *json, size_t len)
+{
+	return keep(&wrk_upgrade_of(k->life)->members, "sallyport-members", json, len);
+}
+
+void wrk_members_kept(struct wrk_kept *k, struct sp_fleet_members *ret)
+{
+	size_t len = 0;
+	char *text = kept(k, &wrk_upgrade_of(k->life)->members, &len);
+	*ret = (struct sp_fleet_members){0};
+	if (text && sp_fleet_members_parse(text, len, ret, NULL, 0))
+		*ret = (struct sp_fleet_members){0};
+	free(text);
+}

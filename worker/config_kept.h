@@ -21,4 +21,8 @@ struct wrk_config *wrk_config_kept(struct wrk_kept *k, const char *path);
 int wrk_fleet_keep(struct wrk_kept *k, const void *json, size_t len) SP_MUST_CHECK;
 void wrk_fleet_kept(struct wrk_kept *k, struct wrk_identity *id);
 
+// The same of who the other workers are (lib/fleet.h), empty without.
+int wrk_members_keep(struct wrk_kept *k, const void *json, size_t len) SP_MUST_CHECK;
+void wrk_members_kept(struct wrk_kept *k, struct sp_fleet_members *ret);
+
 #endif

@@ -46,9 +46,9 @@ struct wrk_upgrade {
 	int32_t anchor; // process that the service manager knows, where it can know no
 			// other; 0: none
 	int32_t exec_errno;
-	int32_t config; // 1 + descriptor (worker/config_kept.h); 0: none
-	int32_t fleet;  // likewise
-	int32_t spare;
+	int32_t config;  // 1 + descriptor (worker/config_kept.h); 0: none
+	int32_t fleet;   // likewise
+	int32_t members; // likewise
 	uint64_t n_done, n_rolled_back;
 	uint64_t stall_us;                     // from one exit's end to the next one
 	uint64_t stalls[WRK_STALL_BOUNDS + 1]; // of upgrades, by wrk_stall_bounds

@@ -3,6 +3,7 @@
 #include <errno.h>
 
 #include "lib/log.h"
+#include "worker/config_kept.h"
 #include "worker/relayed.h"
 #include "worker/worker.h"
 
@@ -66,9 +67,12 @@ int wrk_relaying_open(struct wrk_worker *w)
 	r.trunks = w->trunks;
 	if (!err)
 		err = wrk_relays_new(&r, &w->relays);
-	if (!err && w->id.fleet)
-		err = set_members(w, w->cfg, &w->id.fleet->members);
-	return err;
+	if (err)
+		return err;
+	if (w->cfg->control.folder && w->kept)
+		wrk_members_kept(w->kept, &w->members);
+	wrk_relaying_apply(w, w->cfg, w->id.fleet);
+	return 0;
 }
 
 void wrk_relaying_free(struct wrk_worker *w)
@@ -104,5 +108,9 @@ int wrk_relaying_take_members(struct wrk_worker *w, const void *json, size_t len
 		return err;
 	sp_fleet_members_done(&w->members);
 	w->members = m;
+	err = w->kept ? wrk_members_keep(w->kept, json, len) : 0;
+	if (err)
+		sp_warn("relay", "after a crash the agent says who the others are",
+			"error=%s", sp_strerror(err));
 	return 0;
 }
