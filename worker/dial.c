@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/queue.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <event2/event.h>
@@ -48,6 +49,8 @@ struct wrk_dialer {
 	struct wrk_dialer_options opt;
 	struct wrk_dialer_stats stats;
 	LIST_HEAD(, wrk_dial) dials;
+	uint64_t slice_ms; // when it began
+	uint64_t spent_us; // in connect() since
 };
 
 void wrk_dialer_options_default(struct wrk_dialer_options *ret)
@@ -60,6 +63,7 @@ void wrk_dialer_options_default(struct wrk_dialer_options *ret)
 		.attempt_min_ms = 2500,
 		.max_attempts = 8,
 		.max_dials = 8192,
+		.connect_us = 20000,
 	};
 }
 
@@ -279,6 +283,32 @@ static socklen_t make_sockaddr(int f, const uint8_t *addr, uint16_t port,
 	return sizeof(*in6);
 }
 
+static uint64_t real_us(void)
+{
+	struct timespec t;
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return (uint64_t)t.tv_sec * 1000000 + (uint64_t)t.tv_nsec / 1000;
+}
+
+// 0: attempts may start; else when, of this clock.
+static uint64_t wait_for_slice(struct wrk_dialer *d, uint64_t now)
+{
+	if (now - d->slice_ms >= WRK_DIAL_SLICE_MS) {
+		d->slice_ms = now;
+		d->spent_us = 0;
+	}
+	return d->spent_us < d->opt.connect_us ? 0 : d->slice_ms + WRK_DIAL_SLICE_MS;
+}
+
+static int timed_connect(struct wrk_dialer *d, int fd, const struct sockaddr *sa,
+			 socklen_t len)
+{
+	uint64_t since = real_us();
+	int err = connect(fd, sa, len) ? errno : 0;
+	d->spent_us += real_us() - since + 1;
+	return err;
+}
+
 static enum sp_reason connect_attempt(struct attempt *at, const struct sockaddr *sa,
 				      socklen_t len)
 {
@@ -286,12 +316,13 @@ static enum sp_reason connect_attempt(struct attempt *at, const struct sockaddr 
 	enum sp_reason r = SP_REASON_NO_MEMORY;
 	if (event_assign(&at->ev, l->d->opt.base, at->fd, EV_WRITE, on_attempt, at) ==
 	    0) {
-		if (connect(at->fd, sa, len) == 0) {
+		int err = timed_connect(l->d, at->fd, sa, len);
+		if (!err) {
 			event_active(&at->ev, EV_WRITE, 0);
 			return SP_REASON_NONE;
 		}
-		if (errno != EINPROGRESS)
-			r = reason_of_errno(errno);
+		if (err != EINPROGRESS)
+			r = reason_of_errno(err);
 		else if (event_add(&at->ev, NULL) == 0)
 			return SP_REASON_NONE;
 	}
@@ -371,6 +402,11 @@ static int find_place(struct wrk_dial *l)
 static enum sp_reason start_due(struct wrk_dial *l)
 {
 	while (has_candidate(l) && now_ms(l) >= l->next_ms) {
+		uint64_t later = wait_for_slice(l->d, now_ms(l));
+		if (later) {
+			l->next_ms = later;
+			return SP_REASON_NONE;
+		}
 		int place = find_place(l);
 		if (place < 0)
 			return SP_REASON_NONE;
@@ -565,7 +601,7 @@ int wrk_dialer_new(const struct wrk_dialer_options *opt, struct wrk_dialer **ret
 {
 	if (!opt->base || !opt->resolve || !opt->policy || !opt->deadline_ms ||
 	    !opt->attempt_delay_ms || !opt->attempt_min_ms || !opt->max_attempts ||
-	    opt->max_attempts > UINT8_MAX || !opt->max_dials)
+	    opt->max_attempts > UINT8_MAX || !opt->max_dials || !opt->connect_us)
 		return -EINVAL;
 	struct wrk_dialer *d = calloc(1, sizeof(*d));
 	if (!d)

@@ -23,7 +23,8 @@
 #include "worker/resolve.h"
 #include "worker/socket.h"
 
-#define WRK_DIAL_PLACES 2
+#define WRK_DIAL_PLACES   2
+#define WRK_DIAL_SLICE_MS 40
 
 struct wrk_dialer;
 struct wrk_dial;
@@ -40,6 +41,10 @@ struct wrk_dialer_options {
 				 // left; then it gives way (2,500)
 	uint32_t max_attempts;   // addresses tried in one dial, at most 255 (8)
 	uint32_t max_dials;      // under way; beyond, refused (8,192)
+	// Of each WRK_DIAL_SLICE_MS so much at most is spent in connect(): its search for
+	// a free port takes long when thousands go to one destination, and whoever is
+	// adopted after a crash may be as many (20,000).
+	uint32_t connect_us;
 };
 void wrk_dialer_options_default(struct wrk_dialer_options *ret); // pointers are NULL
 

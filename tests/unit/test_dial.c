@@ -663,6 +663,35 @@ static void test_dials_have_a_limit(void **state)
 	teardown();
 }
 
+static void test_connects_take_turns_with_everything_else(void **state)
+{
+	enum { N = 8 };
+	struct wrk_dialer_options o;
+	struct dialled q[N];
+	uint16_t port = 0;
+	(void)state;
+	SETUP(no_names);
+	open_parts();
+	dialer_options(&o);
+	o.connect_us = 1; // one in each slice
+	open_dialer(&o);
+	int l = listen_on("127.0.0.1", &port, 16);
+	for (unsigned i = 0; i < N; i++)
+		assert_int_equal(start("127.0.0.1", port, &q[i]), 0);
+	event_base_loop(fx.base, EVLOOP_NONBLOCK);
+	assert_int_equal(wrk_dialer_stats(fx.d)->attempts, 1);
+	uint64_t most = 0;
+	for (unsigned i = 0; i < N; i++) {
+		WAIT_UNTIL(fx.base, q[i].calls);
+		assert_int_equal(q[i].reason, SP_REASON_NONE);
+		most = q[i].took_ms > most ? q[i].took_ms : most;
+		close(q[i].fd);
+	}
+	assert_true(most >= (N - 2) * WRK_DIAL_SLICE_MS);
+	close(l);
+	teardown();
+}
+
 // Runs with no descriptor left but `spare`.
 static void limit_descriptors(unsigned spare, struct rlimit *ret_before)
 {
@@ -827,6 +856,7 @@ int main(void)
 		cmocka_unit_test(test_deadline_ends_what_never_answers),
 		cmocka_unit_test(test_a_cancelled_dial_closes_and_never_calls),
 		cmocka_unit_test(test_dials_have_a_limit),
+		cmocka_unit_test(test_connects_take_turns_with_everything_else),
 		cmocka_unit_test(test_want_of_descriptors_is_its_own_reason),
 		cmocka_unit_test(
 			test_udp_socket_is_connected_to_the_first_allowed_address),
