@@ -12,7 +12,8 @@
 #include <event2/event.h>
 #include <event2/event_struct.h>
 
-#define SETTLE_US 100000 // changes come in crowds
+#define SETTLE_US 100000  // changes come in crowds
+#define EACH_US   2000000 // a network that flaps is not followed faster
 #define FAR_S     (INT64_C(1) << 40)
 
 struct cli_netwatch {
@@ -22,16 +23,21 @@ struct cli_netwatch {
 	int netlink, clock;
 	struct event on_netlink, on_clock;
 	struct sp_timer timer;
+	uint64_t told_us; // 0: not yet
 };
 
 static void note(struct cli_netwatch *w)
 {
-	sp_timer_set(&w->timer, sp_loop_now_us(w->loop) + SETTLE_US);
+	uint64_t at = sp_loop_now_us(w->loop) + SETTLE_US;
+	if (w->told_us && at < w->told_us + EACH_US)
+		at = w->told_us + EACH_US; // late, but not lost
+	sp_timer_set(&w->timer, at);
 }
 
 static void on_timer(void *arg)
 {
 	struct cli_netwatch *w = arg;
+	w->told_us = sp_loop_now_us(w->loop);
 	w->changed(w->ctx);
 }
 

@@ -10,10 +10,9 @@
 #include "client/uplink_internal.h"
 #include "lib/log.h"
 
-#define STALL_CHECK_MS  50   // whether a stalled carrier speaks again
-#define BUSY_CHECK_MS   5000 // whether an exit that is not wanted is idle
-#define NETWORK_EACH_MS 2000 // a network that flaps is not followed faster
-#define OLD_EXITS_US    60000000
+#define STALL_CHECK_MS 50   // whether a stalled carrier speaks again
+#define BUSY_CHECK_MS  5000 // whether an exit that is not wanted is idle
+#define OLD_EXITS_US   60000000
 
 // ---- the chain's decisions, carried out ----
 
@@ -289,9 +288,8 @@ void cli_uplink_reload(struct cli_uplink *u, struct cli_exits *exits,
 void cli_uplink_network_changed(struct cli_uplink *u)
 {
 	uint64_t now_ms = uplink_now_ms(u);
-	if (u->closing || now_ms - u->network_ms < NETWORK_EACH_MS)
+	if (u->closing)
 		return;
-	u->network_ms = now_ms;
 	u->resumes.network_changes++;
 	sp_info("uplink", "the network changed");
 	cli_chain_network_changed(&u->chain, now_ms);

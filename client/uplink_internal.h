@@ -135,7 +135,6 @@ struct cli_uplink {
 	uint64_t moves;
 	struct cli_uplink_moved moved;
 	struct cli_uplink_resumes resumes;
-	uint64_t network_ms; // when it last changed
 	bool closing;
 };
 
