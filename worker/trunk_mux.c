@@ -374,6 +374,8 @@ void wrk_pipe_close(struct wrk_pipe *p, enum sp_reason reason)
 	p->ready = NULL;
 	ring_done(&p->rx);
 	if (!p->mux || mux_is_over(p)) {
+		if (!p->closed)
+			p->reason = SP_REASON_CLOSED;
 		mux_pipe_free(p);
 		return;
 	}

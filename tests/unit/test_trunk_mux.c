@@ -93,6 +93,8 @@ static void world_free(struct world *w)
 {
 	wrk_mux_free(w->a.mux);
 	wrk_mux_free(w->b.mux);
+	assert_int_equal(w->a.n.closed[SP_REASON_NONE], 0); // each end has its reason
+	assert_int_equal(w->b.n.closed[SP_REASON_NONE], 0);
 	assert_int_equal(w->a.pool.used, 0);
 	assert_int_equal(w->b.pool.used, 0);
 	free(w);
