@@ -331,7 +331,7 @@ int cli_status_print(const char *json, FILE *out)
 	if (get(c, "streams_parked") || get(c, "streams_lost") ||
 	    get(c, "streams_resumed"))
 		fprintf(out,
-			"streams of exits that died: %" PRIu64 " parked, %" PRIu64
+			"streams that waited for their exit: %" PRIu64 " parked, %" PRIu64
 			" resumed, %" PRIu64 " lost\n",
 			get(c, "streams_parked"), get(c, "streams_resumed"),
 			get(c, "streams_lost"));

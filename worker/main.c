@@ -65,8 +65,9 @@ static const char usage[] =
 	"once\n"
 	"exit status: 0 ended in order; 64 usage; 69 no controller answered; 70 "
 	"internal,\n"
-	"             or rolled back; 73 cannot write; 75 try again; 77 refused; 78 "
-	"config\n";
+	"             or rolled back; 71 the system lacks something; 73 cannot write; 75 "
+	"try\n"
+	"             again; 77 refused; 78 config\n";
 
 // -1: go on; else the exit status.
 static int parse_args(int argc, char **argv, struct args *ret)

@@ -114,6 +114,11 @@ def main():
     if unknown:
         say(f"no scenario {unknown[0]}; there are: {', '.join(scenes.SCENARIOS)}")
         return 2
+    missing = [p for p in ("bin/sallyport-worker", "chaos/app", "chaos/dest", "chaos/epochs",
+                           "tools/crashpoint", "tools/linkemu") if not (args.build / p).exists()]
+    if missing:
+        say(f"{args.build / missing[0]} is not there: `make all chaos-built` builds it")
+        return 2
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     own_network()
     random.seed(args.seed)
