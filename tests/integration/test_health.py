@@ -125,8 +125,13 @@ def test_of_a_region_whose_nodes_all_die_the_last_stays(fleet):
     for name in "de":
         fleet.ways[name].fate = of_vantages("cut")
     try:
-        wait_until(lambda: {fleet.node(n)["cause"] for n in "de"} == {"dead", "capped"},
-                   60 * SLOW, "one is down, the other is held by the cap")
+        try:
+            wait_until(lambda: {fleet.node(n)["cause"] for n in "de"} == {"dead", "capped"},
+                       60 * SLOW, "one is down, the other is held by the cap")
+        except AssertionError:
+            print(fleet.health())  # who is out instead
+            print(fleet.events("node-degraded"), fleet.events("blind"))
+            raise
         capped = next(n for n in "de" if fleet.node(n)["cause"] == "capped")
         fleet.watch.until(lambda names: set(names) == {"a", "b", "c", capped}, 5 * SLOW,
                           "the capped one is offered")
