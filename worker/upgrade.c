@@ -40,6 +40,7 @@ struct wrk_upgrader {
 	int heir;     // who asked for the upgrade that made this exit; -1: nobody
 	int asked_by; // whom the reload under way is for; -1: a signal
 	bool busy;    // one is under way
+	bool again;   // signals came meanwhile: once more when it is over
 	bool leaves;
 	// the new image's --check
 	struct event ended;
@@ -74,12 +75,18 @@ static void settle(struct wrk_upgrader *up, int status, const char *text)
 	up->busy = false;
 }
 
+static void begin(struct wrk_upgrader *up, int asked_by, bool upgrade);
+
 static void refuse(struct wrk_upgrader *up, const char *why)
 {
 	up->w->reloads_failed++;
 	sp_error("reload", "kept the old config and program", "why=%s", why);
 	settle(up, EX_CONFIG, why);
 	sp_notify_ready(up->w->draining ? "draining" : "serving");
+	if (up->again) {
+		up->again = false;
+		begin(up, -1, false);
+	}
 }
 
 // ---- the image ----
@@ -93,7 +100,9 @@ static bool is_new(const struct wrk_upgrade *u)
 	       (is.st_dev != runs.st_dev || is.st_ino != runs.st_ino);
 }
 
-// The keeper goes on when this process has ended, which is to leave all as it is.
+// The keeper goes on when this process has ended, which is to leave all as it is. A
+// signal that came meanwhile has what it wants: the new image reads the config as it is
+// then.
 static void go(struct wrk_upgrader *up)
 {
 	struct wrk_worker *w = up->w;
@@ -275,10 +284,14 @@ static void begin(struct wrk_upgrader *up, int asked_by, bool upgrade)
 
 void wrk_upgrader_reload(struct wrk_worker *w)
 {
-	if (w->upgrader->busy)
-		sp_warn("reload", "one is under way", "");
-	else
-		begin(w->upgrader, -1, false);
+	struct wrk_upgrader *up = w->upgrader;
+	if (up->busy) {
+		if (!up->again)
+			sp_info("reload", "one is under way, another one follows", "");
+		up->again = true;
+	} else {
+		begin(up, -1, false);
+	}
 }
 
 static void on_request(evutil_socket_t fd, short what, void *arg)

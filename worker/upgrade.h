@@ -23,7 +23,8 @@ int wrk_upgrader_new(struct wrk_worker *w) SP_MUST_CHECK;
 // Logs what came of the last upgrade, and tells who asked for it.
 void wrk_upgrader_tell(struct wrk_worker *w);
 void wrk_upgrader_free(struct wrk_worker *w);
-// SIGHUP.
+// SIGHUP. While a reload is under way it is remembered: however many came, there is one
+// more reload when that one was refused. A new image reads the config anew as it is.
 void wrk_upgrader_reload(struct wrk_worker *w);
 // Whether the exit is to end at once, with all that lives left as it is.
 bool wrk_upgrader_leaves(const struct wrk_worker *w);

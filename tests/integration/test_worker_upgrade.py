@@ -193,6 +193,25 @@ def test_hup_takes_what_can_be_taken_in_place_and_runs_a_new_program(place):
     place.streams.speak()
 
 
+def test_hups_during_a_reload_make_one_more_when_it_is_refused(place):
+    w = place.worker
+    begun = w.dir / "begun"
+    go_on = w.dir / "go-on"
+    w.install(text=f"#!/bin/sh\necho >> {begun}\n"
+                   f"while ! [ -e {go_on} ]; do sleep 0.05; done\nexit 3\n")
+    w.signal(signal.SIGHUP)
+    wait_until(begun.exists, 5 * SLOW, "the check")
+    for _ in range(3):
+        w.signal(signal.SIGHUP)
+        wait_until(lambda: "another one follows" in w.log, 2 * SLOW, "a signal remembered")
+    go_on.touch()
+    w.wait_log(r"kept the old config(?s:.*)kept the old config")
+    assert w.ask("upgrade")[0] == 78  # behind all that was remembered
+    assert begun.read_text().count("\n") == 3
+    assert w.metric("sallyport_worker_reloads_total{result=\"failed\"}") == 3
+    place.streams.speak()
+
+
 def test_a_new_listener_and_new_name_servers_come_by_a_reload(place, servers):
     w = place.worker
     port = free_port()
