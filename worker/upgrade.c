@@ -25,6 +25,7 @@
 
 #define BACKLOG 8
 #define WAITING 8 // commands that may wait; a further one is told so
+#define ASK_S   5 // for a command to say what it asks for
 
 struct asker {
 	struct wrk_upgrader *up;
@@ -299,13 +300,14 @@ static void on_request(evutil_socket_t fd, short what, void *arg)
 	struct asker *a = arg;
 	char text[16];
 	ssize_t n = recv(fd, text, sizeof(text) - 1, MSG_DONTWAIT);
-	(void)what;
 	(void)sp_loop_now_us(a->up->w->loop);
 	event_del(&a->ev);
 	a->fd = -1;
 	text[n > 0 ? n : 0] = '\0';
 	bool upgrade = !strcmp(text, "upgrade");
-	if (a->up->busy) {
+	if (what & EV_TIMEOUT && n < 0) {
+		send_answer(fd, EX_TEMPFAIL, "nothing was asked in time");
+	} else if (a->up->busy) {
 		send_answer(fd, EX_TEMPFAIL, "another reload is under way");
 	} else if (upgrade || !strcmp(text, "reload")) {
 		begin(a->up, fd, upgrade);
@@ -328,6 +330,7 @@ static void on_accept(evutil_socket_t listener, short what, void *arg)
 {
 	struct wrk_upgrader *up = arg;
 	struct asker *a = up->askers;
+	const struct timeval patience = {.tv_sec = ASK_S};
 	int fd = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
 	(void)what;
 	if (fd < 0)
@@ -341,7 +344,7 @@ static void on_accept(evutil_socket_t listener, short what, void *arg)
 	} else {
 		event_assign(&a->ev, sp_loop_base(up->w->loop), fd, EV_READ, on_request,
 			     a);
-		if (event_add(&a->ev, NULL) == 0) {
+		if (event_add(&a->ev, &patience) == 0) {
 			a->fd = fd;
 			return;
 		}

@@ -1,5 +1,6 @@
 """The worker is upgraded, with success and without: streams and flows go on, byte for byte."""
 
+import contextlib
 import hashlib
 import os
 import resource
@@ -210,6 +211,24 @@ def test_hups_during_a_reload_make_one_more_when_it_is_refused(place):
     assert begun.read_text().count("\n") == 3
     assert w.metric("sallyport_worker_reloads_total{result=\"failed\"}") == 3
     place.streams.speak()
+
+
+def test_commands_that_say_nothing_hold_no_place_for_long(place):
+    w = place.worker
+    path = os.path.realpath(w.config_path).encode()
+    name = b"\0sallyport-worker/" + hashlib.blake2b(path, digest_size=16).hexdigest().encode()
+    with contextlib.ExitStack() as stack:
+        asking = []
+        for _ in range(9):
+            s = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET))
+            s.settimeout(20 * SLOW)
+            s.connect(name)
+            asking.append(s)
+        assert asking.pop().recv(1024) == b"75 too many ask at once"
+        for s in asking:
+            assert s.recv(1024) == b"75 nothing was asked in time"
+            assert s.recv(1024) == b""
+    assert w.ask("reload")[0] == 0
 
 
 def test_a_new_listener_and_new_name_servers_come_by_a_reload(place, servers):
