@@ -261,6 +261,14 @@ static enum sp_reason reason_of(int err)
 		return SP_REASON_REFUSED;
 	case -ENETUNREACH:
 	case -EHOSTUNREACH:
+	case -ENETDOWN:
+	case -EHOSTDOWN:
+	case -ENONET:
+	case -EADDRNOTAVAIL: // no source address towards it
+	case -EAFNOSUPPORT:
+	case -EACCES: // a local firewall, or a route of kind prohibit
+	case -EPERM:
+	case -EINVAL: // a route of kind blackhole, or an address that takes no connection
 		return SP_REASON_UNREACHABLE;
 	case -ETIMEDOUT:
 		return SP_REASON_TIMEOUT;

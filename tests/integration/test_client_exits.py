@@ -1,5 +1,6 @@
 """The chain of exits: which one is used, and how little its death costs."""
 
+import re
 import time
 
 import pytest
@@ -192,6 +193,17 @@ def test_names_of_exits_are_resolved(lab, servers, origin):
     client.spawn()
     wait_until(client.listening, 5 * SLOW, "its port")
     assert curl(client.socks, f"http://127.0.0.1:{origin.port}/204")[0] == 0
+
+
+def test_an_address_that_takes_no_connection_is_told_as_unreachable(lab, origin):
+    worker = lab.worker()
+    entry = worker.exit_entry()
+    nowhere = {"kind": "tcp", "address": "[fe80::1]:443"}  # which interface, it does not say
+    worker.exit_entry = lambda path=None: dict(entry, carriers=[nowhere, *entry["carriers"]])
+    client = lab.client("client", [worker])
+    assert curl(client.socks, f"http://127.0.0.1:{origin.port}/204")[0] == 0
+    said = re.search(r"dial failed.* reason=(\S+)", client.log)
+    assert said and said.group(1) == "unreachable", said
 
 
 def test_the_second_carrier_of_an_exit_is_tried_when_the_first_fails(lab, origin):
