@@ -164,7 +164,21 @@ static bool is_taken(uint32_t state)
 	       state != WRK_UPGRADE_ACCEPTED;
 }
 
-// True: the worker is the trial's.
+// Asked when the trial's first process has ended: the state may be of an instant before,
+// or of another upgrade since then, whose guard is another.
+static bool had_taken(const struct wrk_upgrade *up)
+{
+	return is_taken(atomic_load(&up->state)) || up->guard != getpid();
+}
+
+static int as_it_ended(int status)
+{
+	return WIFEXITED(status) ? WEXITSTATUS(status) : EX_SOFTWARE;
+}
+
+// True: the worker is the trial's. A trial that took it and ended before that was seen is
+// a keeper that ended: so does the worker. There is no way back: the arena may be of a
+// version, and name descriptors, that this process does not know.
 static bool watch(struct keeper *k, pid_t trial, char *ret_why, size_t cap)
 {
 	struct wrk_upgrade *up = k->up;
@@ -175,6 +189,10 @@ static bool watch(struct keeper *k, pid_t trial, char *ret_why, size_t cap)
 		if (is_taken(atomic_load(&up->state)))
 			return true;
 		if (waitpid(trial, &status, WNOHANG) == trial) {
+			if (had_taken(up) && up->keeper == trial)
+				_exit(as_it_ended(status));
+			if (had_taken(up))
+				return true;
 			describe(k, status, ret_why, cap);
 			return false;
 		}
@@ -222,7 +240,7 @@ static _Noreturn void be_anchor(struct keeper *k)
 		while ((pid = waitpid(-1, &status, WNOHANG)) > 0) {
 			if (pid != keeper || k->up->keeper != keeper)
 				continue;
-			_exit(WIFEXITED(status) ? WEXITSTATUS(status) : EX_SOFTWARE);
+			_exit(as_it_ended(status));
 		}
 		forward(k, sigwaitinfo(&all, NULL));
 	}

@@ -360,6 +360,28 @@ def test_a_trial_that_is_killed_is_rolled_back(place):
     place.streams.speak()
 
 
+@pytest.mark.skipif(SLOW > 1, reason="nothing is preloaded there")
+def test_a_trial_that_ends_having_taken_over_unseen_is_not_rolled_back(lab, servers):
+    """It is the worker's end, as that of any keeper: the arena is already the new image's."""
+    w = Installed(lab, start=False)
+    w.may_crash = True
+    w.env["LD_PRELOAD"] = str(BUILD / "tools" / "slowwait.so")  # the guard is about to look
+    w.start()
+    w.install(BUILD / "tools" / "worker-arena-4")
+    asked = Run(w.ask, "upgrade")
+    w.wait_log(r"msg=upgraded")
+    pid = wait_until(lambda: trial_of(w), 5 * SLOW, "the new keeper")
+    assert pid != w.pid
+    os.kill(pid, signal.SIGKILL)
+    assert w.wait(10) == 70
+    assert asked.wait()[0] == 0  # so it was
+    assert "the old one goes on" not in w.log
+    del w.env["LD_PRELOAD"]
+    w.start()
+    with socket.create_connection(("127.0.0.1", w.port), 5):
+        pass
+
+
 def test_the_guards_end_is_the_workers(place):
     w = place.worker
     w.install(BUILD / "tools" / "worker-hang")
