@@ -57,7 +57,7 @@ static bool may_inherit(const char *variable)
 	static const char *const names[] = {
 		"PATH=",           "TZ=",           "LANG=",
 		"JOURNAL_STREAM=", "ASAN_OPTIONS=", "UBSAN_OPTIONS=",
-		"TSAN_OPTIONS=",   "LSAN_OPTIONS=", "LD_PRELOAD="};
+		"TSAN_OPTIONS=",   "LSAN_OPTIONS="};
 	for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++)
 		if (!strncmp(variable, names[i], strlen(names[i])))
 			return true;

@@ -44,6 +44,10 @@ def test_a_day_without_control_plane_and_its_end(lab):
     too_late.stop()  # likewise, when its pass is over
     stream = Counted(user, lab.servers)
     assert stream.holds()
+    agent = fleet[user.in_use()].agent_pid()
+    if os.geteuid() == 0:  # who may look; the exit gives its agent no such environment
+        with open(f"/proc/{agent}/maps") as f:
+            assert str(clock.library) in f.read(), "the agent has another clock"
     carried, resumes, fresh = 0, 0, 0
     fleet.controller.kill()
     fleet.redis.kill()

@@ -1,14 +1,17 @@
 // A library to preload: all clocks of a program stand ahead by what a file says. The file
-// is CLOCK beside the library (so that nothing but LD_PRELOAD has to be passed on): eight
-// bytes, seconds. Whoever writes it moves the time of all programs that map it, at once.
+// is CLOCK beside the library (so that nothing but LD_PRELOAD has to be passed on, which
+// this library does for children that get an environment of their own): eight bytes,
+// seconds. Whoever writes it moves the time of all programs that map it, at once.
 // Timers that a program has given to the kernel already are not moved: they end as they
 // would have, and then the program sees that it is later. For tests alone.
 #include <dlfcn.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <spawn.h>
 #include <stdatomic.h>
 #include <stdint.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/time.h>
@@ -75,4 +78,34 @@ int gettimeofday(struct timeval *restrict ret, void *restrict zone)
 	ret->tv_sec = ts.tv_sec;
 	ret->tv_usec = ts.tv_nsec / 1000;
 	return 0;
+}
+
+// Of the process that is made, whose environment need not name this library.
+int posix_spawn(pid_t *restrict ret, const char *restrict path,
+		const posix_spawn_file_actions_t *fa,
+		const posix_spawnattr_t *restrict attr, char *const argv[restrict],
+		char *const env[restrict])
+{
+	int (*real)(pid_t *, const char *, const posix_spawn_file_actions_t *,
+		    const posix_spawnattr_t *, char *const *, char *const *);
+	void *sym = dlsym(RTLD_NEXT, "posix_spawn");
+	char preload[PATH_MAX + 16], **more;
+	size_t n = 0, kept = 0;
+	Dl_info self;
+	memcpy(&real, &sym, sizeof(sym));
+	while (env && env[n])
+		n++;
+	more = calloc(n + 2, sizeof(*more));
+	if (!more || !dladdr(&ahead, &self)) {
+		free(more);
+		return real(ret, path, fa, attr, argv, env);
+	}
+	for (size_t i = 0; i < n; i++)
+		if (strncmp(env[i], "LD_PRELOAD=", 11) != 0)
+			more[kept++] = env[i];
+	snprintf(preload, sizeof(preload), "LD_PRELOAD=%s", self.dli_fname);
+	more[kept] = preload;
+	int err = real(ret, path, fa, attr, argv, more);
+	free(more);
+	return err;
 }
