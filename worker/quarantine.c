@@ -5,9 +5,11 @@
 #include <time.h>
 
 #include "lib/log.h"
+#include "lib/text.h"
 #include "worker/heir.h"
 
-#define MAGIC UINT64_C(0x3145535546455253) // "SREFUSE1"
+#define SHORT_ID 4 // bytes of a session's id in the log: its client logs the whole
+#define MAGIC    UINT64_C(0x3145535546455253) // "SREFUSE1"
 
 _Static_assert(sizeof(struct wrk_life) <= WRK_LIFE_REFUSED, "it has its own place");
 _Static_assert(WRK_LIFE_REFUSED + sizeof(struct wrk_quarantine) <= WRK_LIFE_TAKEN,
@@ -67,10 +69,12 @@ uint32_t wrk_quarantine_judge(struct wrk_quarantine *q, const struct wrk_life *l
 			wrk_life_crashes(life, r->incarnation, WRK_CRASH_WITHIN_MS);
 		if (crashes < most)
 			continue;
+		char id[2 * SHORT_ID + 1];
+		sp_hex_encode(r->id, SHORT_ID, id, sizeof(id));
 		refuse(q, r->id);
 		n++;
 		sp_error("worker", "session quarantined: it crashed the worker again",
-			 "user=%s incarnation=%" PRIx64 " crashes=%u for_s=%d", r->user,
+			 "session=%s incarnation=%" PRIx64 " crashes=%u for_s=%d", id,
 			 r->incarnation, crashes, WRK_QUARANTINE_MS / 1000);
 		uint32_t ended = sp_arena_session_purge(a, i);
 		sp_info("worker", "its streams and flows are reset", "n=%u", ended);

@@ -277,6 +277,8 @@ def test_a_session_that_crashes_the_worker_again_is_quarantined_alone(lab, origi
     assert len(ends) == 2, ends  # the second crash was the last one
     assert [t["quarantined"] for t in taken_over(worker)] == [0, 1]
     assert "reason=quarantined" in bad.log
+    said = re.search(r"session quarantined.*", worker.log).group()
+    assert re.search(r" session=[0-9a-f]{8} ", said) and "user" not in said, said
     # its client has another session at once, and the others have felt nothing
     with socks_connect(bad.socks, "127.0.0.1", server.port) as s:
         s.settimeout(30 * SLOW)
