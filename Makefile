@@ -123,6 +123,9 @@ $(BUILD)/tests/%: $(BUILD)/tests/unit/%.o $(ARCHIVES)
 	@mkdir -p $(@D)
 	$(link) $(CMOCKA_LIBS)
 
+# A test that says when there is no memory.
+$(BUILD)/tests/test_trunk_mux: private XLDFLAGS += -Wl,--wrap=malloc
+
 # tests/tools/*.c: helpers of demo, bench and integration tests
 $(BUILD)/tools/%: $(BUILD)/tests/tools/%.o $(LIB)
 	@mkdir -p $(@D)

@@ -109,6 +109,8 @@
 	X(trunks_ended, COUNTER, "reason", NULL, "Trunks that ended")                    \
 	X(trunks_misbehaved, COUNTER, NULL, NULL,                                        \
 	  "Trunks that ended because the other worker broke the rules")                  \
+	X(trunks_unproved, COUNTER, "reason", NULL,                                      \
+	  "Trunks that another worker began and that ended without a record")            \
 	X(trunk_dials, COUNTER, NULL, NULL, "Attempts to dial a trunk")                  \
 	X(trunk_dials_failed, COUNTER, "reason", NULL, "Attempts that failed")           \
 	X(trunk_bytes, COUNTER, "direction", NULL, "Bytes on trunks")                    \
@@ -408,11 +410,13 @@ static void put_trunks(struct wrk_worker *w, struct sp_metrics_writer *m)
 	begin(m, F_trunks);
 	put(m, "up", t->up);
 	put(m, "dialling", t->dialling);
+	put(m, "proving", t->proving);
 	begin(m, F_trunks_made);
 	put(m, "this", t->dialled);
 	put(m, "other", t->accepted);
 	by_reason(m, F_trunks_ended, t->ended);
 	one(m, F_trunks_misbehaved, t->misbehaved);
+	by_reason(m, F_trunks_unproved, t->unproved);
 	one(m, F_trunk_dials, t->dials);
 	by_reason(m, F_trunk_dials_failed, t->dials_failed);
 	begin(m, F_trunk_bytes);

@@ -92,6 +92,8 @@ static void member_free(struct trunk_member *m, enum sp_reason why)
 		trunk_end(m->dialled, why);
 	if (m->accepted)
 		trunk_end(m->accepted, why);
+	while (m->n_proving)
+		trunk_end(TAILQ_FIRST(&m->proving), why);
 	answer_calls(m, NULL, SP_REASON_GONE);
 	free_carriers(m);
 	free(m);
@@ -130,6 +132,7 @@ static struct trunk_member *member_new(struct wrk_trunks *t,
 	memcpy(m->public_key, from->public_key, sizeof(m->public_key));
 	strcpy(m->name, from->name);
 	TAILQ_INIT(&m->calls);
+	TAILQ_INIT(&m->proving);
 	if (set_carriers(m, from)) {
 		free(m);
 		return NULL;
@@ -230,6 +233,21 @@ void trunk_came_up(struct wrk_trunk *k)
 	answer_calls(m, best(m)->mux, SP_REASON_NONE);
 }
 
+void trunk_proved(struct wrk_trunk *k)
+{
+	struct trunk_member *m = k->member;
+	struct wrk_trunk *earlier;
+	while ((earlier = TAILQ_FIRST(&m->proving)) != k)
+		trunk_end(earlier, SP_REASON_SUPERSEDED);
+	TAILQ_REMOVE(&m->proving, k, proving);
+	m->n_proving--;
+	m->trunks->n.proving--;
+	if (m->accepted)
+		trunk_end(m->accepted, SP_REASON_SUPERSEDED);
+	m->accepted = k;
+	trunk_came_up(k);
+}
+
 // Called by the trunk that ends, which is no more the member's.
 void trunk_went(struct wrk_trunk *k, enum sp_reason why)
 {
@@ -240,6 +258,13 @@ void trunk_went(struct wrk_trunk *k, enum sp_reason why)
 		t->n.ended[why]++;
 		sp_info("trunk", "ended", "peer=%s reason=%s why=%s", m->name,
 			sp_reason_word(why), k->error);
+		return;
+	}
+	if (!k->dialled) {
+		t->n.proving--;
+		t->n.unproved[why]++;
+		sp_debug("trunk", "not proved", "peer=%s reason=%s", m->name,
+			 sp_reason_word(why));
 		return;
 	}
 	t->n.dialling--;
@@ -312,7 +337,6 @@ void wrk_trunks_cancel(struct wrk_trunk_call *call)
 	TAILQ_REMOVE(list, call, entry);
 }
 
-// A peer that dials again has lost the trunk it dialled before.
 void wrk_trunks_accept(struct wrk_trunks *t, struct sp_carrier *c, const uint8_t *member,
 		       const struct sp_hs_keys *keys, const uint8_t *answer, size_t len)
 {
@@ -321,9 +345,9 @@ void wrk_trunks_accept(struct wrk_trunks *t, struct sp_carrier *c, const uint8_t
 		sp_carrier_free(c);
 		return;
 	}
-	if (m->accepted)
-		trunk_end(m->accepted, SP_REASON_SUPERSEDED);
-	if (trunk_accept(m, c, keys, answer, len, &m->accepted))
+	if (m->n_proving == TRUNK_PROVING)
+		trunk_end(TAILQ_FIRST(&m->proving), SP_REASON_PRESSURE);
+	if (trunk_accept(m, c, keys, answer, len))
 		sp_warn("trunk", "no memory for a trunk", "peer=%s", m->name);
 }
 

@@ -32,10 +32,11 @@ struct wrk_trunks_counters {
 	uint64_t dialled, accepted; // trunks that came up
 	uint64_t dials;             // attempts
 	uint64_t dials_failed[SP_REASON__LAST + 1];
-	uint64_t ended[SP_REASON__LAST + 1]; // trunks that had come up
-	uint64_t misbehaved;                 // of those, for breaking the rules
-	uint64_t bytes_rx, bytes_tx;         // on the wire
-	uint32_t up, dialling;
+	uint64_t ended[SP_REASON__LAST + 1];    // trunks that had come up
+	uint64_t misbehaved;                    // of those, for breaking the rules
+	uint64_t bytes_rx, bytes_tx;            // on the wire
+	uint64_t unproved[SP_REASON__LAST + 1]; // accepted, ended without a record
+	uint32_t up, dialling, proving;
 	struct wrk_mux_counters mux;
 	uint64_t memory; // reserved now
 };
@@ -69,7 +70,8 @@ bool wrk_trunks_is_member(void *ctx, const uint8_t *key);
 const uint8_t *wrk_trunks_key(const struct wrk_trunks *t, uint64_t home_id);
 
 // For the op `trunk` of struct sp_link_worker_ops: a member dialled. The carrier becomes
-// the callee's.
+// the callee's. The trunk counts for nothing, and ends no other, until a first record of
+// the member opens: the flight alone may be a recorded one.
 void wrk_trunks_accept(struct wrk_trunks *t, struct sp_carrier *c, const uint8_t *member,
 		       const struct sp_hs_keys *keys, const uint8_t *answer, size_t len);
 

@@ -11,15 +11,18 @@
 
 #define TRUNK_IN_BYTES  (256 << 10)
 #define TRUNK_OUT_BYTES (64 << 10) // sealed at once
+#define TRUNK_PROVING   4          // of one member; one more ends the oldest
 
 enum trunk_state {
 	TRUNK_RESOLVE, // the name of its address
 	TRUNK_CONNECT, // connect, TLS
 	TRUNK_ANSWER,  // of the peer, to the first flight
+	TRUNK_PROOF,   // accepted, without a record yet: its flight may be a recorded one
 	TRUNK_UP,
 };
 
 TAILQ_HEAD(trunk_calls, wrk_trunk_call);
+TAILQ_HEAD(trunk_list, wrk_trunk);
 
 struct trunk_member {
 	struct wrk_trunks *trunks;
@@ -29,6 +32,8 @@ struct trunk_member {
 	struct sp_fleet_carrier *carriers;
 	size_t n_carriers, next; // next: to be dialled
 	struct wrk_trunk *dialled, *accepted;
+	struct trunk_list proving; // accepted and not proved, the oldest first
+	uint32_t n_proving;
 	struct trunk_calls calls; // that wait for a trunk
 	uint32_t backoff_ms;
 	uint64_t retry_us;   // no dial before that
@@ -65,7 +70,8 @@ struct wrk_trunk {
 	uint64_t deadline_us;                 // until UP
 	uint64_t heard_us, asked_us, used_us; // asked: a PING that is unanswered, or 0
 	const char *error;                    // static; ""
-	enum sp_reason reason; // to end with, at the next work; NONE: it lives
+	enum sp_reason reason;          // to end with, at the next work; NONE: it lives
+	TAILQ_ENTRY(wrk_trunk) proving; // PROOF
 };
 
 struct wrk_trunks {
@@ -82,16 +88,18 @@ struct wrk_trunks {
 // trunk_link.c
 int trunk_dial(struct trunk_member *m, const struct sp_fleet_carrier *c,
 	       struct wrk_trunk **ret) SP_MUST_CHECK;
-// Takes the carrier in every case.
+// Takes the carrier in every case. 0: it waits for its proof; -ENOMEM.
 int trunk_accept(struct trunk_member *m, struct sp_carrier *c,
-		 const struct sp_hs_keys *keys, const uint8_t *answer, size_t len,
-		 struct wrk_trunk **ret) SP_MUST_CHECK;
+		 const struct sp_hs_keys *keys, const uint8_t *answer,
+		 size_t len) SP_MUST_CHECK;
 // Ends it now: says CLOSE if it can, resets its pipes, leaves its member. trunk_went is
 // called; memory goes at the end of the turn.
 void trunk_end(struct wrk_trunk *k, enum sp_reason why);
 
 // trunk.c
 void trunk_came_up(struct wrk_trunk *k);
+// A first record opened: the dialler has the keys, and lost the trunk it dialled before.
+void trunk_proved(struct wrk_trunk *k);
 void trunk_went(struct wrk_trunk *k, enum sp_reason why);
 uint32_t trunk_idle_ms(const struct wrk_trunk *k); // without carriers it lives so long
 

@@ -9,6 +9,7 @@
 #include "worker/trunk_internal.h"
 
 #define DIAL_US    2000000  // for one carrier, to the answer
+#define PROOF_US   5000000  // for a first record of who dialled
 #define QUIET_US   500000   // with carriers and nothing heard: PING
 #define KEEP_US    15000000 // without carriers: PING
 #define DEAD_US    2500000  // a PING without any answer
@@ -179,7 +180,7 @@ static void on_wake(void *ctx)
 
 static const struct wrk_mux_ops mux_ops = {.opened = on_opened, .wake = on_wake};
 
-static int come_up(struct wrk_trunk *k, const struct sp_hs_keys *keys)
+static int take_keys(struct wrk_trunk *k, const struct sp_hs_keys *keys)
 {
 	struct wrk_trunks *t = k->trunks;
 	uint64_t now_ms = sp_loop_now_ms(t->opt.loop);
@@ -199,14 +200,16 @@ static int come_up(struct wrk_trunk *k, const struct sp_hs_keys *keys)
 		err = sp_record_rx_init(&k->rx, keys->suite, keys->rx_key);
 	if (!err)
 		err = wrk_mux_new(&o, &k->mux);
-	if (err)
-		return err;
 	k->idle_ms = t->opt.limits.idle_ms;
+	return err;
+}
+
+static void come_up(struct wrk_trunk *k)
+{
 	k->state = TRUNK_UP;
 	k->was_up = true;
 	k->heard_us = k->used_us = now_us(k);
 	sp_timer_set(&k->timer, k->heard_us + LOOK_US);
-	return 0;
 }
 
 // ---- the dialler's handshake ----
@@ -243,7 +246,7 @@ static size_t take_answer(struct wrk_trunk *k, const uint8_t *buf, size_t len)
 		fail(k, SP_REASON_HANDSHAKE);
 	else if (res.refuse != SP_REASON_NONE)
 		fail(k, res.refuse);
-	else if (come_up(k, &res.keys))
+	else if (take_keys(k, &res.keys))
 		fail(k, SP_REASON_NO_MEMORY);
 	if (n > 0)
 		sp_hs_keys_wipe(&res.keys);
@@ -251,8 +254,10 @@ static size_t take_answer(struct wrk_trunk *k, const uint8_t *buf, size_t len)
 	k->dial = NULL;
 	if (k->reason)
 		return len;
+	come_up(k);
 	k->trunks->n.dialling--;
 	trunk_came_up(k);
+	wrk_mux_ping(k->mux); // the other end waits for a record
 	return (size_t)n;
 }
 
@@ -267,6 +272,10 @@ static void take_record(struct wrk_trunk *k, uint8_t *record, size_t size)
 	if (sp_record_rx_open(&k->rx, record, size, &plain, &len)) {
 		fail(k, SP_REASON_RECORD);
 		return;
+	}
+	if (k->state == TRUNK_PROOF) {
+		come_up(k);
+		trunk_proved(k);
 	}
 	err = wrk_mux_input(k->mux, plain, len, &rekey);
 	if (err == SP_E_CLOSED) {
@@ -283,7 +292,7 @@ static void take_record(struct wrk_trunk *k, uint8_t *record, size_t size)
 static size_t take_bytes(struct wrk_trunk *k, uint8_t *buf, size_t len)
 {
 	size_t used = k->state == TRUNK_ANSWER ? take_answer(k, buf, len) : 0;
-	while (k->state == TRUNK_UP && !k->reason && used < len) {
+	while (k->state >= TRUNK_PROOF && !k->reason && used < len) {
 		int size = sp_record_peek(buf + used, len - used);
 		if (size == SP_E_AGAIN)
 			break;
@@ -543,8 +552,7 @@ int trunk_dial(struct trunk_member *m, const struct sp_fleet_carrier *from,
 }
 
 int trunk_accept(struct trunk_member *m, struct sp_carrier *c,
-		 const struct sp_hs_keys *keys, const uint8_t *answer, size_t len,
-		 struct wrk_trunk **ret)
+		 const struct sp_hs_keys *keys, const uint8_t *answer, size_t len)
 {
 	struct wrk_trunk *k = trunk_new(m);
 	if (!k) {
@@ -555,13 +563,16 @@ int trunk_accept(struct trunk_member *m, struct sp_carrier *c,
 	int err = take_carrier(k, c);
 	if (!err)
 		send_bytes(k, answer, len);
-	if (err || come_up(k, keys)) {
+	if (err || take_keys(k, keys)) {
 		trunk_end(k, SP_REASON_NONE);
 		return -ENOMEM;
 	}
+	k->state = TRUNK_PROOF;
+	TAILQ_INSERT_TAIL(&m->proving, k, proving);
+	m->n_proving++;
+	m->trunks->n.proving++;
+	sp_timer_set(&k->timer, now_us(k) + PROOF_US);
 	defer(k);
-	*ret = k;
-	trunk_came_up(k);
 	return 0;
 }
 
@@ -590,6 +601,10 @@ void trunk_end(struct wrk_trunk *k, enum sp_reason why)
 		m->dialled = NULL;
 	if (m->accepted == k)
 		m->accepted = NULL;
+	if (k->state == TRUNK_PROOF) {
+		TAILQ_REMOVE(&m->proving, k, proving);
+		m->n_proving--;
+	}
 	if (k->has_event)
 		event_del(&k->ev);
 	k->has_event = false;

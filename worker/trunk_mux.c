@@ -205,10 +205,19 @@ void mux_pipe_closed(struct wrk_pipe *p, enum sp_reason reason)
 		mux_pipe_free(p);
 }
 
+void mux_pipe_starved(struct wrk_pipe *p)
+{
+	p->close_due = true;
+	mux_queue(p);
+	mux_pipe_closed(p, SP_REASON_NO_MEMORY);
+}
+
 // Its owner let go and everything was said.
 bool mux_is_over(const struct wrk_pipe *p)
 {
-	return !p->owned && (p->closed || (p->fin_sent && p->rx_fin));
+	if (p->owned)
+		return false;
+	return p->closed ? !p->close_due : p->fin_sent && p->rx_fin;
 }
 
 int wrk_mux_new(const struct wrk_mux_options *opt, struct wrk_mux **ret)
@@ -353,8 +362,10 @@ ssize_t wrk_pipe_write(struct wrk_pipe *p, const uint8_t *buf, size_t len)
 	}
 	if (len > room)
 		len = room;
-	if (!mux_ring_put(&p->tx, buf, (uint32_t)len))
-		return -ENOMEM;
+	if (!mux_ring_put(&p->tx, buf, (uint32_t)len)) {
+		mux_pipe_starved(p);
+		return -ECONNRESET;
+	}
 	mux_queue(p);
 	return (ssize_t)len;
 }
@@ -469,6 +480,9 @@ static bool put_pipe(struct wrk_pipe *p, struct sp_writer *w)
 	if (p->close_due) {
 		if (!p->open_due) // else nobody knows of it
 			put_close(w, p->id, p->reason);
+		p->open_due = p->close_due = false;
+		if (p->owned)
+			return true;
 		mux_pipe_free(p);
 		return false;
 	}

@@ -101,7 +101,8 @@ int wrk_pipe_end(struct wrk_pipe *p) SP_MUST_CHECK;
 // Gives the pipe back: its owner's last call. If both directions have ended what was
 // written is still sent; else the peer hears `reason`, and what was written is dropped.
 void wrk_pipe_close(struct wrk_pipe *p, enum sp_reason reason);
-// Why the peer closed it; CARRIER_RESET: the trunk is gone; NONE: it is open.
+// Why the peer closed it; CARRIER_RESET: the trunk is gone; NO_MEMORY: this end had none
+// for its bytes; NONE: it is open.
 enum sp_reason wrk_pipe_reason(const struct wrk_pipe *p);
 uint64_t wrk_pipe_received(const struct wrk_pipe *p); // bytes from the peer, in all
 

@@ -108,9 +108,10 @@ static int on_data(struct wrk_mux *m, uint64_t id, struct sp_reader *r)
 	m->opt.counters->bytes_rx += len;
 	if (!len || !p->owned)
 		return 0;
-	if (!mux_ring_put(&p->rx, data, (uint32_t)len))
-		return fail(m, "no memory");
-	mux_tell(p);
+	if (mux_ring_put(&p->rx, data, (uint32_t)len))
+		mux_tell(p);
+	else
+		mux_pipe_starved(p); // and no other
 	return 0;
 }
 

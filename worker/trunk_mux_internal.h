@@ -90,6 +90,8 @@ void mux_unlink_pipe(struct wrk_pipe *p);
 void mux_pipe_free(struct wrk_pipe *p);
 // By the peer, or with the trunk.
 void mux_pipe_closed(struct wrk_pipe *p, enum sp_reason reason);
+// By this end, which has no memory for it: both the owner and the peer are told.
+void mux_pipe_starved(struct wrk_pipe *p);
 // Its owner let go and everything was said.
 bool mux_is_over(const struct wrk_pipe *p);
 

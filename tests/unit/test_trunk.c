@@ -19,6 +19,7 @@
 
 #include "lib/link.h"
 #include "lib/log.h"
+#include "lib/record.h"
 #include "lib/replay.h"
 #include "worker/listener.h"
 #include "worker/relay.h"
@@ -584,6 +585,126 @@ static void a_trunk_in_a_trunk_is_a_strangers(void **state)
 	sp_hs_client_done(&f.hs);
 }
 
+// ---- flights of trunks, said again ----
+
+// What the first worker says to the second for a trunk.
+static void make_hello(struct flight *f)
+{
+	struct sp_hs_client_options o = {
+		.worker_public = x.node[1].keys.static_public,
+		.suites = 3,
+		.device_secret = x.node[0].keys.static_secret,
+		.device_public = x.node[0].keys.static_public,
+		.now_ms = sp_loop_unix_ms(x.loop),
+		.trunk = true,
+	};
+	int n = sp_hs_client_start(&f->hs, &o, f->bytes, sizeof(f->bytes));
+	assert_true(n > 0);
+	f->len = (size_t)n;
+}
+
+// To the second worker, which has just begun and remembers no flight.
+static int say_hello(const struct flight *f)
+{
+	struct node *n = &x.node[1];
+	size_t bytes = sp_replay_bytes(64);
+	int fd = dial(1);
+	assert_int_equal(sp_replay_format(n->replay, bytes, 64, &n->replay), 0);
+	assert_int_equal(send(fd, f->bytes, f->len, MSG_NOSIGNAL), f->len);
+	return fd;
+}
+
+static void a_flight_said_again_harms_no_trunk_and_waits_in_bounds(void **state)
+{
+	static const struct wrk_mux_source source = {4, {127, 0, 0, 1}};
+	static const uint8_t junk[200] = {0, 100};
+	const struct wrk_trunks_counters *n = count(1);
+	struct asker a, back, again;
+	struct wrk_pipe *p;
+	struct flight f;
+	int fd[6];
+	(void)state;
+	ask(&a, 0, 2);
+	UNTIL(a.told && n->up == 1);
+	ask(&back, 1, 1);
+	assert_int_equal(wrk_pipe_open(a.mux, &source, (uint8_t *)"x", 1, &p), 0);
+	wrk_pipe_attach(p, on_nothing, NULL);
+	make_hello(&f);
+	for (unsigned i = 0; i < 6; i++) {
+		fd[i] = say_hello(&f);
+		UNTIL(n->proving + n->unproved[SP_REASON_PRESSURE] == i + 1);
+		assert_true(n->proving <= 4);
+	}
+	assert_int_equal(n->unproved[SP_REASON_PRESSURE], 2);
+	// Records of another time are none of its keys.
+	assert_int_equal(send(fd[5], junk, sizeof(junk), MSG_NOSIGNAL), sizeof(junk));
+	UNTIL(n->unproved[SP_REASON_RECORD] == 1);
+	ask(&again, 1, 1);
+	assert_ptr_equal(again.mux, back.mux);
+	UNTIL(n->proving == 0);
+	assert_int_equal(n->unproved[SP_REASON_TIMEOUT], 3);
+	assert_int_equal(n->accepted, 1);
+	assert_int_equal(n->up, 1);
+	assert_int_equal(n->ended[SP_REASON_SUPERSEDED], 0);
+	assert_int_equal(count(0)->up, 1);
+	assert_int_equal(wrk_pipe_reason(p), SP_REASON_NONE);
+	wrk_pipe_close(p, SP_REASON_CLOSED);
+	for (int i = 0; i < 6; i++)
+		close(fd[i]);
+	sp_hs_client_done(&f.hs);
+}
+
+static void a_member_leaves_with_what_it_did_not_prove(void **state)
+{
+	struct flight f;
+	(void)state;
+	make_hello(&f);
+	int fd = say_hello(&f);
+	UNTIL(count(1)->proving == 1);
+	introduce(1, 1, 2);
+	assert_int_equal(count(1)->proving, 0);
+	assert_int_equal(count(1)->unproved[SP_REASON_MEMBER], 1);
+	close(fd);
+	sp_hs_client_done(&f.hs);
+}
+
+// Only who made the flight has its keys.
+static void a_record_proves_a_trunk_and_ends_the_one_before(void **state)
+{
+	struct iovec ping = {(uint8_t[]){0x01}, 1};
+	struct sp_hs_result res = {0};
+	struct sp_record_tx tx;
+	struct flight f;
+	struct asker a;
+	uint8_t buf[2048];
+	size_t len = 0;
+	ssize_t n;
+	(void)state;
+	ask(&a, 0, 2);
+	UNTIL(a.told && count(1)->up == 1);
+	make_hello(&f);
+	int fd = say_hello(&f), size = SP_E_AGAIN;
+	UNTIL((n = recv(fd, buf + len, sizeof(buf) - len, 0),
+	       len += n > 0 ? (size_t)n : 0,
+	       (size = sp_hs_client_finish(&f.hs, buf, len, &res)) != SP_E_AGAIN));
+	assert_int_equal(size, len);
+	assert_int_equal(count(1)->ended[SP_REASON_SUPERSEDED], 0);
+	assert_int_equal(sp_record_tx_init(&tx, res.keys.suite, res.keys.tx_key,
+					   sp_loop_now_ms(x.loop)),
+			 0);
+	size = sp_record_tx_seal(&tx, &ping, 1, buf, sizeof(buf));
+	assert_true(size > 0);
+	assert_int_equal(send(fd, buf, (size_t)size, MSG_NOSIGNAL), size);
+	UNTIL(count(1)->ended[SP_REASON_SUPERSEDED] == 1);
+	assert_int_equal(count(1)->up, 1);
+	assert_int_equal(count(1)->accepted, 2);
+	assert_int_equal(count(1)->proving, 0);
+	UNTIL(count(0)->up == 0);
+	sp_record_tx_done(&tx);
+	sp_hs_keys_wipe(&res.keys);
+	close(fd);
+}
+
 static void carriers_of_one_source_are_limited(void **state)
 {
 	const struct wrk_relays_counters *n = wrk_relays_counters(x.node[0].relays);
@@ -624,6 +745,9 @@ int main(void)
 		TEST(an_entry_without_a_way_to_the_home_says_so),
 		TEST(what_came_over_a_trunk_is_not_relayed_on),
 		TEST(a_trunk_in_a_trunk_is_a_strangers),
+		TEST(a_flight_said_again_harms_no_trunk_and_waits_in_bounds),
+		TEST(a_member_leaves_with_what_it_did_not_prove),
+		TEST(a_record_proves_a_trunk_and_ends_the_one_before),
 		TEST(carriers_of_one_source_are_limited),
 	};
 	if (sodium_init() < 0)

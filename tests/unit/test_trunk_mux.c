@@ -19,6 +19,15 @@
 
 static uint64_t clock_us;
 
+// The linker's --wrap: all that asks for memory asks here.
+static bool no_memory;
+void *__real_malloc(size_t size);
+void *__wrap_malloc(size_t size);
+void *__wrap_malloc(size_t size)
+{
+	return no_memory ? NULL : __real_malloc(size);
+}
+
 struct side {
 	struct wrk_mux *mux;
 	struct wrk_mux_pool pool;
@@ -350,6 +359,58 @@ static void beyond_memory_or_number_a_pipe_is_refused(void **state)
 	world_free(w);
 }
 
+static void without_memory_for_its_bytes_a_pipe_ends_and_no_other(void **state)
+{
+	struct world *w = world_new();
+	struct wrk_pipe *p = open_pipe(w, "x"), *other = open_pipe(w, "o");
+	uint8_t buf[8];
+	(void)state;
+	settle(w);
+	expect_read(w->b.opened[0], "x"); // its ring is given back
+	put(p, "lost");
+	put(other, "ther"); // finds room behind the first byte
+	no_memory = true;
+	settle(w);
+	no_memory = false;
+	struct wrk_pipe *q = w->b.opened[0];
+	assert_int_equal(wrk_pipe_read(q, buf, sizeof(buf)), -ECONNRESET);
+	assert_int_equal(wrk_pipe_reason(q), SP_REASON_NO_MEMORY);
+	assert_int_equal(wrk_pipe_read(p, buf, sizeof(buf)), -ECONNRESET);
+	assert_int_equal(wrk_pipe_reason(p), SP_REASON_NO_MEMORY);
+	assert_int_equal(wrk_pipe_reason(other), SP_REASON_NONE);
+	expect_read(w->b.opened[1], "other");
+	put(w->b.opened[1], "back");
+	settle(w);
+	expect_read(other, "back");
+	wrk_pipe_close(p, SP_REASON_CLOSED);
+	wrk_pipe_close(q, SP_REASON_CLOSED);
+	assert_int_equal(w->b.n.closed[SP_REASON_NO_MEMORY], 1);
+	wrk_pipe_close(other, SP_REASON_CLOSED);
+	wrk_pipe_close(w->b.opened[1], SP_REASON_CLOSED);
+	settle(w);
+	world_free(w);
+}
+
+static void a_pipe_whose_owner_goes_first_still_tells_that_memory_ended(void **state)
+{
+	struct world *w = world_new();
+	struct wrk_pipe *p = open_pipe(w, "x");
+	static const uint8_t byte[1];
+	(void)state;
+	settle(w);
+	no_memory = true;
+	assert_int_equal(wrk_pipe_write(w->b.opened[0], byte, 1), -ECONNRESET);
+	no_memory = false;
+	assert_int_equal(wrk_pipe_reason(w->b.opened[0]), SP_REASON_NO_MEMORY);
+	wrk_pipe_close(w->b.opened[0], SP_REASON_CANCELLED); // before it is sent
+	assert_int_equal(wrk_mux_pipes(w->b.mux), 1);
+	settle(w);
+	assert_int_equal(wrk_mux_pipes(w->b.mux), 0);
+	assert_int_equal(wrk_pipe_reason(p), SP_REASON_NO_MEMORY);
+	wrk_pipe_close(p, SP_REASON_CLOSED);
+	world_free(w);
+}
+
 static void too_many_opens_in_a_second_are_refused(void **state)
 {
 	struct world *w = world_new();
@@ -638,6 +699,9 @@ int main(void)
 			a_window_grows_for_a_reader_that_waits_and_shrinks_for_one_that_lags),
 		cmocka_unit_test(pipes_take_turns),
 		cmocka_unit_test(beyond_memory_or_number_a_pipe_is_refused),
+		cmocka_unit_test(without_memory_for_its_bytes_a_pipe_ends_and_no_other),
+		cmocka_unit_test(
+			a_pipe_whose_owner_goes_first_still_tells_that_memory_ended),
 		cmocka_unit_test(too_many_opens_in_a_second_are_refused),
 		cmocka_unit_test(pipes_outlive_their_trunk_as_reset_ones),
 		cmocka_unit_test(a_peer_that_breaks_the_rules_loses_its_trunk),
