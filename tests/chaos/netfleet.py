@@ -123,7 +123,7 @@ class NetFleet:
             "regions": [{"name": "eu"}], "tiers": [{"name": "standard"}],
             "exit_policy": ["allow 10.77.0.0/24"],
             "nodes": [w.entry() for w in self.nodes.values()],
-            "users": [{"name": "alice", "tier": "standard"}],
+            "users": [{"name": "alice", "tier": "standard", "max_devices": 100}],
         }
         self.apply()
         for w in self.nodes.values():
